@@ -1,0 +1,1 @@
+"""The programs of a deployment, and all that touches the outside world."""

@@ -1,0 +1,1 @@
+"""Keys, certificates, the trust ledger, issuance and rotation policy, without I/O."""

@@ -1,0 +1,1 @@
+"""Bytes, TLS, frames and messages of a link, without I/O."""
