@@ -1,0 +1,1 @@
+"""What faces clients, the same in a server and in a zone server."""
