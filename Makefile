@@ -4,7 +4,6 @@
 # files in requirements/, and Anchorline itself on top, editable, without a resolver.
 
 PYTHON   ?= python3
-PACKAGES := agents protocol pki tests tools
 TOOLS    := .tools
 VENV     := .venv
 BIN      := $(VENV)/bin
@@ -51,3 +50,79 @@ lock: $(TOOLS)/stamp ## Compile requirements/ again; ARGS=--upgrade for newer ve
 	$(COMPILE) --extra server --group dev --constraints requirements/run.txt pyproject.toml \
 		--output-file requirements/dev.txt
 	echo uv | $(COMPILE) - --output-file requirements/uv.txt
+
+# --- Checks
+
+.PHONY: check
+check: format-check lint types floors requirements test-pure ## All checks and the pure tests; the default
+
+.PHONY: format-check
+format-check: venv ## Formatting
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: venv ## Format, and repair what can be repaired
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lint
+lint: venv ## Lint
+	$(BIN)/ruff check .
+
+.PHONY: types
+types: venv ## Types, the tests' included
+	$(BIN)/mypy
+
+.PHONY: floors
+floors: venv ## Who may import whom
+	$(BIN)/lint-imports
+
+.PHONY: requirements
+requirements: venv ## docs/requirements.md against the tests
+	$(BIN)/python -m tools.requirements
+
+# --- Tests
+
+PYTEST = $(BIN)/pytest --quiet $(ARGS)
+
+.PHONY: test-pure
+test-pure: venv ## Tests without sockets or processes
+	$(PYTEST) -m "not sockets and not needs"
+
+.PHONY: test-sockets
+test-sockets: venv ## Tests with loopback sockets and processes
+	$(PYTEST) -m "sockets and not needs"
+
+.PHONY: test
+test: test-pure test-sockets ## All tests that need Python and make only
+
+.PHONY: test-deep
+test-deep: venv ## Tests that need what deep-setup installs
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -m needs
+
+APT := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive apt-get
+
+.PHONY: deep-setup
+deep-setup: ## Install with apt what test-deep needs
+	@command -v systemd-analyze >/dev/null || { $(APT) update -q && \
+		$(APT) install -q -y --no-install-recommends systemd; }
+	@systemd-analyze --version | head -n 1
+
+.PHONY: coverage
+coverage: venv ## Branch coverage of all tests that need Python and make only
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --quiet -m "not needs"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# --- The product
+
+.PHONY: lab
+lab: venv ## A whole deployment on this machine; ARGS="--clients 60"
+	$(BIN)/anchorline lab $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what make made
+	rm -rf $(TOOLS) $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache \
+		.pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
