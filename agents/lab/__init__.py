@@ -1,0 +1,1 @@
+"""A whole deployment on one machine, with policy time moved in legs."""

@@ -1,0 +1,1 @@
+"""Honest stand-ins for the ports of `agents`, which can also lie on request."""
