@@ -1,0 +1,76 @@
+"""Messages to frames, and bodies to messages: the one door for bytes of a peer.
+
+Behind it everything has its type and its limits:
+
+1. size      the frame's limit, checked by `FrameDecoder` before the body is kept.
+2. form      one msgpack value with text as keys; no extensions, nothing behind it.
+3. type      `msgspec.convert`: unknown fields, wrong types and lengths are refused.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgpack
+import msgspec
+
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frames import FrameType, encode_frame
+from protocol.limits import FRAME_LIMITS
+from protocol.messages import MESSAGES, Message
+
+__all__ = ["decode", "encode", "encode_body"]
+
+TYPES: Final[Mapping[FrameType, type[Message]]] = {m.FRAME: m for m in MESSAGES}
+_NATIVE: Final = (bytes,)  # else msgspec reads a string as base64 where bytes are expected
+_MAX_KEYS: Final = 512  # of any map: more than Settings may hold
+
+
+def encode_body(message: Message) -> bytes:
+    """Return the msgpack body of a message.
+
+    Raises:
+        LocalProtocolError: A field breaks its own type or limit, which the peer would
+            answer by closing the link.
+    """
+    kind = type(message)
+    try:
+        fields = msgspec.to_builtins(message, builtin_types=_NATIVE)
+        msgspec.convert(fields, kind, builtin_types=_NATIVE)
+        body = msgspec.msgpack.encode(message)
+    except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError) as exc:
+        raise LocalProtocolError(f"{kind.FRAME.name} cannot be sent: {exc}") from exc
+    limit = FRAME_LIMITS[kind.FRAME]
+    if len(body) > limit:
+        raise LocalProtocolError(
+            f"{kind.FRAME.name} of {len(body)} bytes exceeds limit of {limit} bytes"
+        )
+    return body
+
+
+def encode(message: Message) -> bytes:
+    """Return the whole frame of a message; raises as `encode_body`."""
+    return encode_frame(message.FRAME, encode_body(message))
+
+
+def decode(frame_type: FrameType, body: bytes) -> Message:
+    """Return the message that a frame of this type carries.
+
+    Raises:
+        RemoteProtocolError: The body is not one message of this type.
+    """
+    try:
+        fields: object = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=len(body),
+            max_bin_len=len(body),
+            max_array_len=len(body),
+            max_map_len=_MAX_KEYS,
+            max_ext_len=0,
+        )
+        return msgspec.convert(fields, TYPES[frame_type], builtin_types=_NATIVE)
+    except msgspec.ValidationError as exc:
+        raise RemoteProtocolError(f"{frame_type.name}: {str(exc)[:200]!r}") from exc
+    except (ValueError, RecursionError, msgpack.UnpackException) as exc:
+        raise RemoteProtocolError(f"{frame_type.name} is not msgpack: {str(exc)[:100]!r}") from exc

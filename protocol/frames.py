@@ -1,0 +1,131 @@
+"""Frames: how messages are cut out of a stream of bytes.
+
+    +--------+--------+--------+--------+--------+----------------------+
+    |  length of the body, big-endian   |  type  |  body: one msgpack   |
+    +--------+--------+--------+--------+--------+----------------------+
+
+The header decides alone: a type that is unknown, not allowed here, or longer than its
+limit is refused before a byte of its body is kept. `docs/spec/frame.md` is the format.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, unique
+from typing import Final
+
+from protocol.errors import FrameTooLargeError, NotAllowedError, UnknownFrameError
+
+__all__ = ["HEADER", "Frame", "FrameDecoder", "FrameType", "encode_frame"]
+
+HEADER: Final = 5
+"""Bytes of a frame's header."""
+
+
+@unique
+class FrameType(IntEnum):
+    """The type byte of a frame. Numbers are for ever."""
+
+    HELLO = 0x01
+    CLOSE = 0x02
+    PING = 0x03
+    PONG = 0x04
+    DONE = 0x05
+    REFUSED = 0x06
+
+    LEDGER_GET = 0x10
+    LEDGER_ENTRIES = 0x11
+    HEAD_NOTICE = 0x12
+    ACK = 0x13
+
+    NONCE_GET = 0x20
+    NONCE = 0x21
+    ENROL = 0x22
+    ISSUED = 0x23
+    PENDING = 0x24
+
+    REGISTER = 0x30
+    REGISTERED = 0x31
+    PEER_HELLO = 0x32
+    SETTINGS = 0x33
+
+    REPORT = 0x40
+    RELAY = 0x41
+    RELAYED = 0x42
+
+
+NAMES: Final[Mapping[int, str]] = {frame.value: frame.name for frame in FrameType}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: its type and the bytes of its body."""
+
+    type: FrameType
+    body: bytes
+
+
+def encode_frame(frame_type: FrameType, body: bytes) -> bytes:
+    """Return the frame of this type around `body`."""
+    return b"%b%c%b" % (len(body).to_bytes(4), frame_type, body)
+
+
+class FrameDecoder:
+    """Cuts frames out of bytes that arrive in pieces of any size.
+
+    Between calls it keeps at most the chunk last received and one unfinished frame, so
+    its memory is bounded by the largest limit. After an error it must not be used again.
+
+    Args:
+        limits: Largest body in bytes for each type that may arrive.
+        where: Names the link in errors.
+    """
+
+    __slots__ = ("_buffer", "_limits", "_start", "_where")
+
+    def __init__(self, limits: Mapping[int, int], where: str) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+        self._limits = limits
+        self._where = where
+
+    @property
+    def partial(self) -> bool:
+        """Whether an unfinished frame is waiting for its rest."""
+        return len(self._buffer) > self._start
+
+    def expect(self, limits: Mapping[int, int], where: str) -> None:
+        """From the next frame on, accept these types within these limits."""
+        self._limits = limits
+        self._where = where
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the stream; `next_frame` then cuts them."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    def next_frame(self) -> Frame | None:
+        """Return the next whole frame, or `None` until more bytes are fed.
+
+        Raises:
+            UnknownFrameError: The type does not exist.
+            NotAllowedError: The type exists and may not arrive here.
+            FrameTooLargeError: The body is longer than its type allows.
+        """
+        start = self._start
+        body = start + HEADER
+        if len(self._buffer) < body:
+            return None
+        size = int.from_bytes(self._buffer[start : start + 4])
+        number = self._buffer[start + 4]
+        limit = self._limits.get(number)
+        if limit is None:
+            name = NAMES.get(number)
+            raise UnknownFrameError(number) if name is None else NotAllowedError(name, self._where)
+        if size > limit:
+            raise FrameTooLargeError(NAMES[number], size, limit)
+        if len(self._buffer) < body + size:
+            return None
+        self._start = body + size
+        return Frame(FrameType(number), bytes(self._buffer[body : body + size]))
