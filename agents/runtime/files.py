@@ -1,0 +1,396 @@
+"""Files that are there whole or not at all, and a state directory that has one owner.
+
+A write is: a temporary file in the same folder, its bytes, fsync, rename over the old name,
+fsync of the folder. A crash before the rename leaves the old file and perhaps a temporary one
+(its name begins with a dot, nobody reads it, and the next write replaces it); a crash after it
+leaves the new file. Only a disk that lies can tear it, and for what must survive that as well
+there is `TwoGenerations`: two such files written in turns, each with its checksum.
+
+Secrets are why everything is 0600 from the moment it exists: a mode set later is too late.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from agents.runtime.errors import DamagedError, MissingError, StateError
+
+__all__ = [
+    "DISK",
+    "MAX_FILE",
+    "DiskFiles",
+    "Files",
+    "StateLock",
+    "TwoGenerations",
+    "lock_state",
+    "read_file",
+    "write_atomic",
+    "write_new",
+]
+
+MAX_FILE = 64 * 1024 * 1024
+"""Bytes read of one state file, unless the caller knows better. A file is read into memory."""
+
+
+class Files(Protocol):
+    """The port to the disk: whole files, durable when the call returns."""
+
+    def read_file(self, path: Path, max_bytes: int = MAX_FILE) -> bytes:
+        """Return the content.
+
+        Raises:
+            MissingError: There is no such file.
+            StateError: It is larger than `max_bytes`, or cannot be read.
+        """
+        ...
+
+    def write_atomic(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """Replace the content: after a crash it is the old or the new one.
+
+        Raises:
+            StateError: It could not be made durable; the file has the old content, or (only if
+                the last fsync failed) the new one.
+        """
+        ...
+
+    def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """Write a file that does not exist yet, whole or not at all.
+
+        Raises:
+            StateError: Something has that name already, or it could not be made durable.
+        """
+        ...
+
+    def exists(self, path: Path) -> bool:
+        """Whether something has that name."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove the file, durably. Idempotent.
+
+        Raises:
+            StateError: It could not be removed.
+        """
+        ...
+
+
+class DiskFiles:
+    """`Files` on the real disk."""
+
+    def read_file(self, path: Path, max_bytes: int = MAX_FILE) -> bytes:
+        """See `Files.read_file`."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+        except FileNotFoundError as exc:
+            raise MissingError(f"{path} does not exist") from exc
+        except OSError as exc:
+            raise _failed("read", path, exc) from exc
+        if len(data) > max_bytes:
+            raise StateError(f"{path} exceeds the limit of {max_bytes} bytes")
+        return data
+
+    def write_atomic(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """See `Files.write_atomic`."""
+        temporary = _temporary(path)
+        try:
+            _write_temporary(temporary, data, mode)
+            # A crash here: the old file, and a temporary one that the next write replaces.
+            os.replace(temporary, path)
+            # A crash here: either name may be on disk, both files are whole.
+            _sync_folder(path.parent)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise _failed("write", path, exc) from exc
+
+    def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """See `Files.write_new`."""
+        temporary = _temporary(path)
+        try:
+            _write_temporary(temporary, data, mode)
+            try:
+                # Unlike a rename, a link refuses to replace.
+                os.link(temporary, path)
+            finally:
+                temporary.unlink()
+            _sync_folder(path.parent)
+        except FileExistsError as exc:
+            raise StateError(
+                f"{path} exists already", hint="choose another name, or move it away"
+            ) from exc
+        except OSError as exc:
+            raise _failed("write", path, exc) from exc
+
+    def exists(self, path: Path) -> bool:
+        """See `Files.exists`."""
+        return os.path.lexists(path)
+
+    def remove(self, path: Path) -> None:
+        """See `Files.remove`."""
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.exists():
+                _sync_folder(path.parent)
+        except OSError as exc:
+            raise _failed("remove", path, exc) from exc
+
+
+DISK = DiskFiles()
+read_file = DISK.read_file
+write_atomic = DISK.write_atomic
+write_new = DISK.write_new
+
+
+def _failed(verb: str, path: Path, exc: OSError) -> StateError:
+    reason = (exc.strerror or type(exc).__name__).lower()
+    return StateError(f"cannot {verb} {path}: {reason}", hint=_HINTS.get(exc.errno or 0, ""))
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space on this file system",
+    errno.EDQUOT: "raise the disk quota of the service's user",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EACCES: "run this as the user of the service, or as root",
+    errno.EPERM: "run this as the user of the service, or as root",
+    errno.ENOENT: "create the folder first",
+}
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _write_temporary(path: Path, data: bytes, mode: int) -> None:
+    # What a crash left behind may have another mode or be a link: never write through it.
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(handle, mode)  # the umask may have taken bits away
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_MAGIC = b"anchorline-2gen\x01"
+_HEADER = len(_MAGIC) + 8 + 8 + 32
+
+
+class TwoGenerations:
+    """One content kept in two files, `<name>.0` and `<name>.1`, written in turns.
+
+    The bytes of each: magic (16), generation (8, big-endian), length (8), SHA-256 of all
+    other bytes (32), content. A generation that does not check is passed over for the one
+    before it; what a caller does with content that may be one write old is its own decision
+    (`torn` says so). Not safe for two writers: the state directory is locked by its daemon.
+
+    Args:
+        path: The common name, for example `ledger`.
+        files: The disk.
+        max_bytes: Limit of the content in bytes.
+    """
+
+    def __init__(self, path: Path, files: Files = DISK, max_bytes: int = MAX_FILE) -> None:
+        self._slots = (path.with_name(f"{path.name}.0"), path.with_name(f"{path.name}.1"))
+        self._path = path
+        self._files = files
+        self._max_bytes = max_bytes
+        self._generation: int | None = None
+        self.torn: tuple[Path, ...] = ()
+        """The files that the last `read` found damaged, and passed over."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever written here, damaged or not."""
+        return any(self._files.exists(slot) for slot in self._slots)
+
+    def read(self) -> tuple[bytes, int]:
+        """Return the newest whole content and its generation (from 1).
+
+        Raises:
+            MissingError: Nothing was ever written.
+            DamagedError: Something was, and neither file checks.
+            StateError: A file cannot be read or is too large.
+        """
+        found: list[tuple[int, bytes]] = []
+        torn: list[Path] = []
+        for slot in self._slots:
+            try:
+                data = self._files.read_file(slot, self._max_bytes + _HEADER)
+            except MissingError:
+                continue
+            opened = _open_generation(data)
+            if opened is None:
+                torn.append(slot)
+            else:
+                found.append(opened)
+        self.torn = tuple(torn)
+        if found:
+            generation, content = max(found)
+            self._generation = generation
+            return content, generation
+        if torn:
+            names = " and ".join(str(path) for path in torn)
+            raise DamagedError(
+                f"{names}: checksum does not match in any generation",
+                hint="restore the state directory from a backup; nothing was overwritten",
+            )
+        raise MissingError(f"{self._path} was never written")
+
+    def write(self, data: bytes) -> int:
+        """Make `data` the newest content and return its generation; the one before it stays.
+
+        Raises:
+            ValueError: `data` is larger than the limit.
+            StateError: It could not be written; the content is the old or the new one.
+            DamagedError: What is there cannot be read, so nothing may be replaced.
+        """
+        if len(data) > self._max_bytes:
+            raise ValueError(f"content of {len(data)} bytes exceeds {self._max_bytes} bytes")
+        if self._generation is None:
+            try:
+                self.read()
+            except MissingError:
+                self._generation = 0
+        generation = (self._generation or 0) + 1
+        # A generation lives in the slot of its parity, so the newest whole one is never the
+        # one replaced: a torn write costs this content and no other.
+        slot = self._slots[generation % 2]
+        self._files.write_atomic(slot, _seal_generation(generation, data))
+        self._generation = generation
+        return generation
+
+
+def _seal_generation(generation: int, content: bytes) -> bytes:
+    head = _MAGIC + generation.to_bytes(8, "big") + len(content).to_bytes(8, "big")
+    return head + hashlib.sha256(head + content).digest() + content
+
+
+def _open_generation(data: bytes) -> tuple[int, bytes] | None:
+    head, digest, content = data[: _HEADER - 32], data[_HEADER - 32 : _HEADER], data[_HEADER:]
+    if hashlib.sha256(head + content).digest() != digest or not head.startswith(_MAGIC):
+        return None
+    return int.from_bytes(head[16:24], "big"), content
+
+
+class StateLock:
+    """The right to use one state directory, held until `release` or the end of the process."""
+
+    def __init__(self, folder: Path, handle: int) -> None:
+        self.folder = folder
+        self._handle: int | None = handle
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def lock_state(folder: Path, role: str) -> StateLock:
+    """Take a state directory for this process, and make it (0700) where it is missing.
+
+    In this order: it is a directory; it is ours; nobody else may enter it; no other daemon
+    holds it; it was not made for another role. The lock is `flock` on `<folder>/lock`, so it
+    ends with the process however that ends; the file names the pid and the role.
+
+    Args:
+        folder: The state directory. Missing parents are made as well.
+        role: The role that uses it, for example "zone-server".
+
+    Raises:
+        StateError: One of these does not hold. Nothing was changed.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise _failed("use state directory", folder, exc) from exc
+    try:
+        _check_owner(folder, os.fstat(handle))
+        return StateLock(folder, _lock(folder, handle, role))
+    finally:
+        os.close(handle)
+
+
+def _check_owner(folder: Path, found: os.stat_result) -> None:
+    own = os.geteuid()
+    if found.st_uid != own:
+        raise StateError(
+            f"state directory {folder} belongs to uid {found.st_uid}, this process runs as {own}",
+            hint=f"start it as uid {found.st_uid}, or name another state directory",
+        )
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        raise StateError(
+            f"state directory {folder} has mode {mode:04o}: others may enter it",
+            hint=f"chmod 700 {folder}",
+        )
+
+
+def _lock(folder: Path, folder_handle: int, role: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        handle = os.open("lock", flags, 0o600, dir_fd=folder_handle)
+    except OSError as exc:
+        raise _failed("open", folder / "lock", exc) from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        pid, _ = _holder(handle)
+        os.close(handle)
+        if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise _failed("lock", folder / "lock", exc) from exc
+        raise StateError(
+            f"state directory {folder} is in use by process {pid or 'of unknown number'}",
+            hint=f"stop it first (kill {pid}), or name another state directory" if pid else "",
+        ) from exc
+    _, before = _holder(handle)
+    if before and before != role:
+        os.close(handle)
+        raise StateError(
+            f"state directory {folder} is that of a {before}, not of a {role}",
+            hint="each role has a state directory of its own",
+        )
+    # A crash between the two leaves an empty file: the lock itself is not in its bytes.
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()} {role}\n".encode(), 0)
+    return handle
+
+
+def _holder(handle: int) -> tuple[str, str]:
+    """The pid and role in the lock file; empty text where there is none."""
+    words = os.pread(handle, 100, 0).decode("ascii", "replace").split()
+    if len(words) == 2 and words[0].isdigit():
+        return words[0], words[1]
+    return "", ""

@@ -1,0 +1,380 @@
+"""Logs: one JSON object a line, made of an event's name and its fields.
+
+    log = logs.get_logger()
+    log.info("daemon.started", version="0.1.0")
+    link_log = log.bind(link="5f2c", peer=key_id)
+
+    {"ts":"2026-03-01T09:00:00.000Z","level":"info","event":"daemon.started",
+     "role":"client","id":"0f3a...","version":"0.1.0"}
+
+1. An event is a literal `noun.verb` of the vocabulary in `events`; what varies is a field. A
+   test reads every call in the source and compares.
+2. `ts` is policy time; on a terminal, or when asked, the same line is rendered for people.
+3. Bytes are written as lower-case hex, so a KeyID is one text everywhere (A11). An object that
+   is none of the plain types is written as the name of its type and nothing else: a private key
+   or a configuration handed in by mistake must not end up in a file.
+4. Text is cut at `MAX_TEXT` characters and escaped: what a peer sent cannot forge a line, nor
+   move a terminal's cursor.
+5. Logging never raises and never stops a daemon: a line that cannot be written is counted in
+   `lost` and reported with the next one that can.
+
+There is one output a process; loggers may be made before it is configured and follow it.
+"""
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import IO, Any, Protocol
+
+import msgspec
+import structlog
+
+from agents.runtime.errors import StateError
+
+__all__ = [
+    "COMMON",
+    "LEVELS",
+    "MAX_TEXT",
+    "Logger",
+    "capture",
+    "configure",
+    "get_logger",
+    "identify",
+    "render",
+    "reopen",
+    "set_level",
+    "silence",
+]
+
+LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+"""The levels, and how they compare."""
+
+COMMON = ("ts", "level", "event", "role", "id", "lost", "traceback")
+"""Fields that any line may have, whatever its event."""
+
+MAX_TEXT = 2000
+"""Characters of one text field; a traceback may have ten times as many (its end counts)."""
+
+
+class HasNow(Protocol):
+    """The part of a clock that a log line needs."""
+
+    def now(self) -> datetime:
+        """Return policy time."""
+        ...
+
+
+def _type_name(value: object) -> str:
+    return f"<{type(value).__name__}>"
+
+
+class _Output:
+    """Where lines of this process go, and what all of them say. Threads may share it."""
+
+    def __init__(self) -> None:
+        self.level = LEVELS["warning"]
+        self.role = ""
+        self.id = ""
+        self.clock: HasNow | None = None
+        self.human = False
+        self.colour = False
+        self.path: Path | None = None
+        self.lost = 0
+        self._handle: int | None = None
+        self._stream: IO[str] | None = None
+        self._records: list[dict[str, object]] | None = None
+        self._lock = threading.Lock()
+
+    def to_file(self, path: Path) -> None:
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise StateError(
+                f"cannot open log file {path}: {(exc.strerror or '').lower()}",
+                hint="create its folder, and let the user of the service write there",
+            ) from exc
+        # Whoever logs a refusal logs where it came from: not for other users of the machine.
+        os.fchmod(handle, 0o600)
+        with self._lock:
+            self.close()
+            self.path, self._handle = path, handle
+
+    def to_stream(self, stream: IO[str]) -> None:
+        with self._lock:
+            self.close()
+            self._stream = stream
+
+    def to_records(self, records: list[dict[str, object]]) -> None:
+        with self._lock:
+            self.close()
+            self._records = records
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+        self.path = self._handle = self._stream = self._records = None
+
+    def write(self, record: dict[str, object]) -> None:
+        with self._lock:
+            if self._records is not None:
+                self._records.append(record)
+                return
+            if self._handle is None and self._stream is None:
+                return
+            if self.lost:
+                record["lost"] = self.lost
+            try:
+                self._write(self._encode(record))
+            except (OSError, ValueError):  # ValueError: the stream was closed
+                self.lost += 1
+            else:
+                self.lost = 0
+
+    def _encode(self, record: dict[str, object]) -> bytes:
+        if self.human:
+            return (render(record, colour=self.colour) + "\n").encode()
+        return _JSON.encode(record) + b"\n"
+
+    def _write(self, line: bytes) -> None:
+        if self._handle is not None:
+            # One append: lines of two processes do not mix. A short write is a full disk.
+            if os.write(self._handle, line) != len(line):
+                raise OSError("short write")
+            return
+        assert self._stream is not None  # `write` returned otherwise
+        buffer = getattr(self._stream, "buffer", None)
+        if buffer is not None:
+            buffer.write(line)
+            buffer.flush()
+        else:
+            self._stream.write(line.decode())
+            self._stream.flush()
+
+
+_OUTPUT = _Output()
+_JSON = msgspec.json.Encoder(enc_hook=_type_name)
+
+
+class Logger(structlog.BoundLoggerBase):
+    """What `get_logger` returns. `bind(**fields)` returns one that adds fields to each line."""
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Log what helps to find a fault and nobody reads otherwise."""
+        if _OUTPUT.level <= 10:
+            self._proxy_to_logger("debug", event, **fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Log what happened in the normal course of things."""
+        if _OUTPUT.level <= 20:
+            self._proxy_to_logger("info", event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log what an operator should know of, and perhaps do something about."""
+        if _OUTPUT.level <= 30:
+            self._proxy_to_logger("warning", event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Log what failed and needs somebody."""
+        if _OUTPUT.level <= 40:
+            self._proxy_to_logger("error", event, **fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Log an error of our own program, with the traceback of the exception in hand."""
+        if _OUTPUT.level <= 40:
+            trace = traceback.format_exc()[-10 * MAX_TEXT :]
+            self._proxy_to_logger("error", event, traceback=trace, **fields)
+
+
+class _Writer:
+    """What structlog wraps: receives a whole record, whatever its level."""
+
+    @staticmethod
+    def debug(record: dict[str, object]) -> None:
+        _OUTPUT.write(record)
+
+    info = warning = error = debug
+
+
+def _record(
+    _logger: object, level: str, fields: MutableMapping[str, Any]
+) -> tuple[tuple[dict[str, object]], dict[str, object]]:
+    """Put the common fields first, and make every value plain."""
+    output = _OUTPUT
+    record: dict[str, object] = {
+        "ts": _stamp(output.clock.now()) if output.clock is not None else "",
+        "level": level,
+        "event": fields.pop("event"),
+        "role": output.role,
+        "id": output.id,
+    }
+    for name, value in fields.items():
+        record[name] = value if name == "traceback" else _plain(value)
+    return (record,), {}
+
+
+def _stamp(date: datetime) -> str:
+    return date.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _plain(value: object, depth: int = 4) -> object:
+    """Return `value` as something that JSON has, without ever raising."""
+    match value:
+        case None | bool() | float():
+            return value
+        case Enum():
+            return _plain(value.value, depth)
+        case int():
+            return value
+        case str():
+            return _text(value)
+        case bytes() | bytearray() | memoryview():
+            return _cut(value.hex())
+        case datetime():
+            return _stamp(value)
+        case BaseException() | PurePath():
+            return _text(str(value))
+        case _ if depth == 0:
+            return _type_name(value)
+        case Mapping():
+            return {_text(str(key)): _plain(item, depth - 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item, depth - 1) for item in value]
+        case set() | frozenset():
+            return sorted((_plain(item, depth - 1) for item in value), key=str)
+        case _:
+            return _type_name(value)
+
+
+def _text(text: str) -> str:
+    # Lone surrogates are the one thing a str may hold and UTF-8 may not.
+    return _cut(text if text.isascii() else text.encode("utf-8", "backslashreplace").decode())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def get_logger(**fields: object) -> Logger:
+    """Return a logger; `fields` are on each of its lines."""
+    return Logger(_Writer, [_record], dict(fields))
+
+
+def configure(
+    role: str,
+    *,
+    clock: HasNow,
+    stream: IO[str] | None = None,
+    path: Path | None = None,
+    human: bool | None = None,
+    level: str = "info",
+    id: str = "",
+) -> None:
+    """Say where this process logs to, from its first line to its last; a later call replaces.
+
+    Args:
+        role: The `role` of each line that binds no other.
+        clock: Whose policy time `ts` is.
+        stream: Where to write; standard error if neither this nor `path` is given.
+        path: A file to append to, made 0600.
+        human: Render for people; by default only where `stream` is a terminal.
+        level: The lowest level that is written, one of `LEVELS`.
+        id: The component's id as text, once it is known; see `identify`.
+
+    Raises:
+        StateError: The file cannot be opened.
+        ValueError: There is no such level, or both a stream and a path were given.
+    """
+    set_level(level)
+    if path is not None:
+        if stream is not None:
+            raise ValueError("a log goes to a stream or to a file")
+        _OUTPUT.to_file(path)
+    else:
+        stream = stream if stream is not None else sys.stderr
+        _OUTPUT.to_stream(stream)
+    terminal = stream is not None and stream.isatty()
+    _OUTPUT.role, _OUTPUT.id, _OUTPUT.clock = role, id, clock
+    _OUTPUT.human, _OUTPUT.colour = terminal if human is None else human, terminal
+
+
+def capture(records: list[dict[str, object]], *, clock: HasNow | None = None) -> None:
+    """Append records to a list instead of writing them: for tests, at every level."""
+    _OUTPUT.to_records(records)
+    _OUTPUT.role = _OUTPUT.id = ""
+    _OUTPUT.clock, _OUTPUT.human, _OUTPUT.level = clock, False, 0
+
+
+def silence() -> None:
+    """Write nothing from now on, as before the first `configure`."""
+    with _OUTPUT._lock:
+        _OUTPUT.close()
+    _OUTPUT.role = _OUTPUT.id = ""
+    _OUTPUT.clock, _OUTPUT.level = None, LEVELS["warning"]
+
+
+def identify(id: str) -> None:
+    """Say the component's id, which a daemon learns after its first log lines."""
+    _OUTPUT.id = id
+
+
+def set_level(level: str) -> None:
+    """Change the lowest level that is written.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level is {level!r}, not one of {', '.join(LEVELS)}")
+    _OUTPUT.level = LEVELS[level]
+
+
+def reopen() -> None:
+    """Open the log file again, after it was moved away. Nothing to do for a stream.
+
+    Raises:
+        StateError: It cannot be opened; the old one stays in use.
+    """
+    if _OUTPUT.path is not None:
+        _OUTPUT.to_file(_OUTPUT.path)
+
+
+_COLOURS = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+
+
+def render(record: Mapping[str, object], *, colour: bool) -> str:
+    """Return a record, of this process or read from a file, as one line for people.
+
+    Text that holds anything but visible ASCII and spaces is shown quoted and escaped.
+    """
+    level = str(record.get("level", ""))
+    who = str(record.get("role", ""))
+    if record.get("id"):
+        who = f"{who}/{str(record['id'])[:8]}"
+    head = f"{_shown(record.get('ts', ''))} {_shown(level):<7} {_shown(who):<20} "
+    name = _shown(record.get("event", ""))
+    rest = [
+        f"{_shown(key)}={_shown(value)}"
+        for key, value in record.items()
+        if key not in ("ts", "level", "event", "role", "id", "traceback")
+    ]
+    line = head + " ".join([name, *rest])
+    if colour and _COLOURS.get(level):
+        line = f"{_COLOURS[level]}{line}\x1b[0m"
+    trace = record.get("traceback")
+    if isinstance(trace, str):
+        # Line by line: each is escaped like any other text, only the line ends are ours.
+        for part in trace.splitlines():
+            line += "\n    " + (part if part.isascii() and part.isprintable() else ascii(part))
+    return line
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        plain = value.isascii() and value.isprintable()
+        return value if plain and " " not in value and '"' not in value else ascii(value)
+    return ascii(value) if isinstance(value, list | dict) else str(value)
