@@ -75,7 +75,7 @@ types: venv ## Types, the tests' included
 
 .PHONY: floors
 floors: venv ## Who may import whom
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: requirements
 requirements: venv ## docs/requirements.md against the tests

@@ -4,6 +4,7 @@ A test marked `needs("x")` fails, and is not skipped, where component x is missi
 deep run that skips proves nothing.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@functools.cache
 def _answers(*command: str) -> bool:
     """Whether the command is installed and exits with 0."""
     if shutil.which(command[0]) is None:
