@@ -5,6 +5,10 @@
         LinkClosedError       we spoke on a link that has ended
       RemoteProtocolError     the peer broke it; carries the code that closes the link
         FrameTooLargeError, UnknownFrameError, NotAllowedError, WrongVersionError
+        TLSError              bytes that are no TLS, or a handshake that failed
+          UntrustedChainError we do not trust the chain that the peer has shown
+          AlertError          the peer ended the handshake, and said why
+            DistrustedError   it does not trust our chain
       Refusal                 the injected `verify` does not want this peer
 
 Errors hold ints, bytes and strings only. What a peer sent is quoted and cut.
@@ -15,6 +19,8 @@ from typing import ClassVar
 from protocol.codes import CloseCode
 
 __all__ = [
+    "AlertError",
+    "DistrustedError",
     "FrameTooLargeError",
     "LinkClosedError",
     "LocalProtocolError",
@@ -22,7 +28,9 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RemoteProtocolError",
+    "TLSError",
     "UnknownFrameError",
+    "UntrustedChainError",
     "WrongVersionError",
 ]
 
@@ -87,6 +95,26 @@ class WrongVersionError(RemoteProtocolError):
         super().__init__(f"protocol version {got}, expected {expected}")
         self.got = got
         self.expected = expected
+
+
+class TLSError(RemoteProtocolError):
+    """What arrived is no TLS 1.2, or the handshake failed for what the peer did."""
+
+
+class UntrustedChainError(TLSError):
+    """The peer's certificate chain does not end at a root that we trust."""
+
+    close_code = CloseCode.UNTRUSTED
+
+
+class AlertError(TLSError):
+    """The peer sent a fatal TLS alert."""
+
+
+class DistrustedError(AlertError):
+    """The peer sent a fatal TLS alert about our certificate chain."""
+
+    close_code = CloseCode.UNTRUSTED
 
 
 class Refusal(ProtocolError):  # noqa: N818 - an answer, not a fault

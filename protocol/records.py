@@ -1,0 +1,155 @@
+"""TLS records, as far as they can be read without keys (RFC 5246, section 6.2).
+
+OpenSSL decides what a record means. This scanner answers three questions that OpenSSL
+answers late, dearly or not at all:
+
+1. How many bytes of plaintext can be read now? Asking OpenSSL costs an exception each
+   time. A TLS 1.2 AES-GCM record of n bytes holds exactly n - 24 (RFC 5288): an
+   explicit nonce of 8, a tag of 16. A balance that were too large would make a reader
+   wait for bytes that never come, so it counts whole application records only, and asks
+   for a `probe` after every record that is anything else.
+2. Is this TLS at all? Plain text on a TLS port is told by its first bytes.
+3. Whose certificate was that? TLS 1.2 shows certificates in clear. After a refusal
+   OpenSSL does not say which it refused; the log wants to.
+"""
+
+from typing import Final
+
+from protocol.errors import TLSError
+
+__all__ = ["GCM_OVERHEAD", "MAX_PLAINTEXT", "RECORD_HEADER", "RecordScanner"]
+
+RECORD_HEADER: Final = 5
+"""Bytes of a record's header: type, version, length."""
+GCM_OVERHEAD: Final = 24
+"""Bytes that AES-GCM adds to a record's plaintext in TLS 1.2."""
+MAX_PLAINTEXT: Final = 2**14
+"""Largest plaintext of a record."""
+
+_MAX_RECORD: Final = MAX_PLAINTEXT + 2048
+_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION = 20, 21, 22, 23
+_TYPES: Final = frozenset({_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION})
+_MAJOR: Final = 3
+_CERTIFICATE: Final = 11
+_LENGTH: Final = 3
+_MAX_SHOWN: Final = 8
+"""Certificates of a peer that are remembered."""
+
+
+class RecordScanner:
+    """Follows one direction of a TLS 1.2 connection.
+
+    `plaintext` and `probe` say what to do next; the owner sets them back.
+    """
+
+    __slots__ = (
+        "_encrypted",
+        "_finished",
+        "_handshake",
+        "_header",
+        "_left",
+        "_size",
+        "_type",
+        "plaintext",
+        "probe",
+    )
+
+    def __init__(self) -> None:
+        self.plaintext = 0
+        """Bytes of application data in records that have arrived whole."""
+        self.probe = False
+        """Whether a record arrived that only OpenSSL can judge."""
+        self._header = bytearray()
+        self._type = 0
+        self._size = 0
+        self._left = 0
+        self._encrypted = False
+        self._finished = False
+        self._handshake: bytearray | None = bytearray()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Follow the next bytes from the peer.
+
+        Raises:
+            TLSError: They are no TLS 1.2 records, or ask for a renegotiation.
+        """
+        position, end = 0, len(data)
+        while position < end:
+            if not self._left:
+                position += self._take_header(data, position)
+                if len(self._header) == RECORD_HEADER:
+                    self._begin()
+                continue
+            taken = min(self._left, end - position)
+            if self._handshake is not None and self._type == _HANDSHAKE and not self._encrypted:
+                self._handshake += data[position : position + taken]
+            position += taken
+            self._left -= taken
+            if not self._left:
+                self._finish()
+
+    def shown_chain(self) -> tuple[bytes, ...]:
+        """Return the certificates (DER, leaf first) that the peer has shown so far.
+
+        Nobody has verified them: they say who was refused, and nothing else.
+        """
+        messages = bytes(self._handshake or b"")
+        while len(messages) >= 1 + _LENGTH:
+            size = int.from_bytes(messages[1 : 1 + _LENGTH])
+            body, messages_after = messages[4 : 4 + size], messages[4 + size :]
+            if messages[0] == _CERTIFICATE and len(body) == size:
+                return _certificates(body)
+            messages = messages_after
+        return ()
+
+    def forget(self) -> None:
+        """Drop what the handshake showed: the chain has been verified."""
+        self._handshake = None
+
+    def _take_header(self, data: bytes | bytearray | memoryview, position: int) -> int:
+        """Complete the header by what `data` has of it; return the bytes taken."""
+        piece = data[position : position + RECORD_HEADER - len(self._header)]
+        self._header += piece
+        if self._header[0] not in _TYPES:
+            # One byte only, so that the text does not depend on how the bytes arrived.
+            raise TLSError(
+                f"no TLS but plain text or noise: begins with {bytes(self._header[:1])!r}"
+            )
+        if len(self._header) > 1 and self._header[1] != _MAJOR:
+            raise TLSError(f"no TLS record: version {self._header[1]}")
+        return len(piece)
+
+    def _begin(self) -> None:
+        """Start the record whose header is complete."""
+        self._type = self._header[0]
+        self._size = self._left = int.from_bytes(self._header[3:])
+        self._header.clear()
+        if self._size > _MAX_RECORD:
+            raise TLSError(f"TLS record of {self._size} bytes exceeds limit of {_MAX_RECORD} bytes")
+        if not self._left:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Account for a record that has arrived whole."""
+        if self._type == _APPLICATION and self._size > GCM_OVERHEAD:
+            self.plaintext += self._size - GCM_OVERHEAD
+            return
+        self.probe = True
+        if self._type == _CHANGE_CIPHER_SPEC:
+            self._encrypted = True
+        elif self._type == _HANDSHAKE and self._encrypted:
+            # The first is FINISHED; a second would open a renegotiation.
+            if self._finished:
+                raise TLSError("the peer asks for a renegotiation")
+            self._finished = True
+
+
+def _certificates(body: bytes) -> tuple[bytes, ...]:
+    """Cut the certificates out of a Certificate message (RFC 5246, section 7.4.2)."""
+    found: list[bytes] = []
+    rest = body[_LENGTH:]
+    while len(rest) > _LENGTH and len(found) < _MAX_SHOWN:
+        size = int.from_bytes(rest[:_LENGTH])
+        found.append(rest[_LENGTH : _LENGTH + size])
+        rest = rest[_LENGTH + size :]
+    return tuple(found)

@@ -1,0 +1,344 @@
+"""TLS 1.2 without I/O: OpenSSL over two memory BIOs, tuned by public calls alone.
+
+What every context keeps to, each for a reason that a test in
+`tests/protocol/test_tls_facts.py` repeats:
+
+1. No Python callback: one needs memory that is writable and executable, which the
+   services' sandbox forbids. Who the peer is, is checked after the handshake.
+2. No session ticket and no session cache: a resumed session verifies nobody and outlives
+   a revocation.
+3. A context is frozen by its first connection. A change of trust makes a new context.
+4. OpenSSL checks no dates (`X509_V_FLAG_NO_CHECK_TIME`): a store takes a time only once,
+   and we want expiry and skew to have names. A wrong root is still refused.
+5. TLS 1.2 with ECDHE-ECDSA and AES-GCM, extended master secret (RFC 7627), no
+   renegotiation, no compression.
+
+A client certificate is requested and not required: who shows none must say HELLO.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
+from OpenSSL._util import lib as openssl
+
+from protocol.errors import (
+    AlertError,
+    DistrustedError,
+    LocalProtocolError,
+    TLSError,
+    UntrustedChainError,
+)
+from protocol.records import GCM_OVERHEAD, MAX_PLAINTEXT, RECORD_HEADER, RecordScanner
+
+__all__ = [
+    "CIPHERS",
+    "NO_CHECK_TIME",
+    "TLS",
+    "Credentials",
+    "client_context",
+    "discovery_context",
+    "server_context",
+]
+
+CIPHERS: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
+"""All with the record overhead that `protocol.records` counts on."""
+NO_CHECK_TIME: Final = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which pyOpenSSL does not name."""
+
+_OP_NO_RENEGOTIATION: Final = 0x40000000
+_MODE_NO_AUTO_CHAIN: Final = 0x8  # send the chain as given, build none from the roots
+_MODE_ENABLE_PARTIAL_WRITE: Final = 0x1
+_SEALED: Final = RECORD_HEADER + GCM_OVERHEAD
+_HANDSHAKE_READ: Final = 16 * 1024
+
+# RFC 5246, section 7.2: alerts that are about a certificate, as OpenSSL names them.
+_ABOUT_CERTIFICATES: Final = (
+    "bad certificate",
+    "unsupported certificate",
+    "certificate revoked",
+    "certificate expired",
+    "certificate unknown",
+    "unknown ca",
+    "access denied",
+)
+
+# The one question that pyOpenSSL has no public call for. Without it an enrolment could
+# be bound to a connection that an attacker in the middle can copy (RFC 7627), so its
+# absence refuses to start.
+_extended_master_secret: Final[Callable[[object], int] | None] = getattr(
+    openssl, "SSL_get_extms_support", None
+)
+if _extended_master_secret is None:
+    raise ImportError("this OpenSSL cannot tell whether extended master secret is in use")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a side shows: certificates (DER, leaf first, root last) and the leaf's key."""
+
+    chain: tuple[bytes, ...]
+    key: EllipticCurvePrivateKey
+
+
+def server_context(credentials: Credentials, roots: Sequence[bytes]) -> SSL.Context:
+    """Return a context that shows `credentials` and verifies a client that shows a chain.
+
+    Args:
+        credentials: Ours; a root at its end is not sent.
+        roots: The certificates (DER) that clients' chains may end at.
+
+    Raises:
+        LocalProtocolError: They do not fit together.
+    """
+    context = _context()
+    _show(context, credentials)
+    _trust(context, roots)
+    context.set_verify(SSL.VERIFY_PEER)
+    return context
+
+
+def client_context(credentials: Credentials | None, roots: Sequence[bytes]) -> SSL.Context:
+    """Return a context that verifies the server, and shows `credentials` where there are any.
+
+    Raises:
+        LocalProtocolError: They do not fit together.
+    """
+    context = _context()
+    if credentials is not None:
+        _show(context, credentials)
+    _trust(context, roots)
+    context.set_verify(SSL.VERIFY_PEER)
+    return context
+
+
+def discovery_context() -> SSL.Context:
+    """Return a TLS client's context that verifies nobody and shows nothing."""
+    context = _context()
+    context.set_verify(SSL.VERIFY_NONE)
+    return context
+
+
+def _context() -> SSL.Context:
+    """Return what all three have in common."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(CIPHERS)
+    context.set_options(
+        SSL.OP_NO_TICKET
+        | SSL.OP_NO_COMPRESSION
+        | SSL.OP_CIPHER_SERVER_PREFERENCE
+        | _OP_NO_RENEGOTIATION
+    )
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
+    # pyOpenSSL turns partial writes on; without them one call takes a whole batch.
+    context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
+    return context
+
+
+def _show(context: SSL.Context, credentials: Credentials) -> None:
+    try:
+        leaf, *issuers = map(x509.load_der_x509_certificate, credentials.chain)
+        context.use_certificate(leaf)
+        for issuer in issuers:
+            if issuer.subject != issuer.issuer:
+                context.add_extra_chain_cert(issuer)
+        context.use_privatekey(credentials.key)
+        context.check_privatekey()
+    except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as exc:
+        raise LocalProtocolError(f"credentials cannot be used: {exc}") from exc
+
+
+def _trust(context: SSL.Context, roots: Sequence[bytes]) -> None:
+    store = context.get_cert_store()
+    if store is None:
+        raise AssertionError("a new context has a store")
+    store.set_flags(NO_CHECK_TIME)
+    try:
+        for root in roots:
+            certificate = x509.load_der_x509_certificate(root)
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+    except (ValueError, TypeError, UnsupportedAlgorithm, crypto.Error) as exc:
+        raise LocalProtocolError(f"root cannot be used: {exc}") from exc
+
+
+class TLS:
+    """One end of a TLS connection, as bytes in and bytes out.
+
+    What the peer did wrong is kept in `failure` and never raised, so that what arrived
+    before it is still delivered. Not safe for concurrent use.
+
+    Args:
+        context: From one of the three functions above.
+        server_side: Whether this is the TLS server, whoever dialled.
+    """
+
+    __slots__ = ("_connection", "_out", "_scanner", "_unread", "ended", "failure", "handshake_done")
+
+    def __init__(self, context: SSL.Context, *, server_side: bool) -> None:
+        self._connection = SSL.Connection(context, None)
+        self._scanner = RecordScanner()
+        self._out: list[bytes] = []
+        self._unread = 0
+        self.handshake_done = False
+        """Whether both sides have finished the handshake."""
+        self.ended = False
+        """Whether the peer has ended the connection in the TLS way (close_notify)."""
+        self.failure: TLSError | None = None
+        """What broke the connection; set once."""
+        if server_side:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+            self._handshake()
+
+    def receive(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Take ciphertext; return the plaintext that it completes.
+
+        Look at `failure` and `ended` after handling what is returned.
+        """
+        if self.failure is not None or self.ended or not data:
+            return b""
+        broken: TLSError | None = None
+        try:
+            self._scanner.feed(data)
+        except TLSError as exc:
+            # Whole records before the offence count: they could have come alone.
+            broken = exc
+        self._connection.bio_write(data)
+        if not self.handshake_done:
+            self._handshake()
+        plaintext = self._read(broken is not None) if self.handshake_done else b""
+        self.failure = broken or self.failure
+        return plaintext
+
+    def write(self, plaintext: bytes) -> None:
+        """Encrypt a batch; `data_to_send` then returns it.
+
+        Raises:
+            LocalProtocolError: The handshake is not done, or the connection has failed.
+        """
+        if not self.handshake_done or self.failure is not None:
+            raise LocalProtocolError("cannot write: the TLS handshake is not done")
+        if not plaintext:
+            return
+        try:
+            self._connection.send(plaintext)
+        except SSL.Error as exc:
+            raise LocalProtocolError(f"cannot write: {_reason(exc)}") from exc
+        records = -(-len(plaintext) // MAX_PLAINTEXT)
+        self._unread += len(plaintext) + records * _SEALED
+
+    def data_to_send(self) -> bytes:
+        """Return the ciphertext to write to the peer now, once."""
+        if self._unread:
+            self._out.append(self._connection.bio_read(self._unread))
+            self._unread = 0
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def verified_chain(self) -> tuple[bytes, ...]:
+        """Return the peer's chain (DER, leaf first, root last) as OpenSSL verified it.
+
+        Empty where the peer has shown none. On a discovery context it means nothing.
+        """
+        chain = self._connection.get_verified_chain(as_cryptography=True) or []
+        return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+
+    def shown_chain(self) -> tuple[bytes, ...]:
+        """Return the chain that the peer has shown in a handshake that did not end well.
+
+        For log lines only: nothing about it is verified.
+        """
+        return self._scanner.shown_chain()
+
+    def forget_shown_chain(self) -> None:
+        """Free what `shown_chain` reads: the peer is known."""
+        self._scanner.forget()
+
+    def exporter(self, label: bytes, length: int) -> bytes:
+        """Return keying material of this connection (RFC 5705), without a context.
+
+        Raises:
+            LocalProtocolError: The handshake is not done.
+        """
+        if not self.handshake_done:
+            raise LocalProtocolError("no keying material before the TLS handshake is done")
+        return self._connection.export_keying_material(label, length)
+
+    def _handshake(self) -> None:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            self._scanner.probe = False
+        except SSL.Error as exc:
+            self.failure = _failure(exc)
+        else:
+            self._finish()
+        self._drain()
+
+    def _finish(self) -> None:
+        """Refuse a connection whose exporter a man in the middle could share."""
+        question = _extended_master_secret
+        if question is None or question(self._connection._ssl) != 1:
+            self.failure = TLSError("the peer does not use extended master secret")
+        else:
+            self.handshake_done = True
+
+    def _read(self, broken: bool) -> bytes:
+        """Read what whole records hold; ask OpenSSL for more only where it may know more."""
+        due, self._scanner.plaintext = self._scanner.plaintext, 0
+        probe, self._scanner.probe = self._scanner.probe and not broken, False
+        pieces: list[bytes] = []
+        try:
+            while due > 0:  # a call returns at most one record
+                pieces.append(self._connection.recv(min(due, MAX_PLAINTEXT)))
+                due -= len(pieces[-1])
+            while probe:
+                pieces.append(self._connection.recv(MAX_PLAINTEXT))
+        except SSL.WantReadError:
+            self._scanner.plaintext += due
+        except SSL.ZeroReturnError:
+            self.ended = True
+        except SSL.Error as exc:
+            self.failure = _failure(exc)
+        if probe or self.failure is not None:
+            self._drain()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _drain(self) -> None:
+        """Take what OpenSSL itself wants to say: handshake messages and alerts."""
+        if self._unread:
+            self._out.append(self._connection.bio_read(self._unread))
+            self._unread = 0
+        while True:
+            try:
+                self._out.append(self._connection.bio_read(_HANDSHAKE_READ))
+            except SSL.WantReadError:
+                return
+
+
+def _reason(error: SSL.Error) -> str:
+    """Return OpenSSL's own words for an error."""
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = [reason for *_, reason in queue if reason]
+    return ", ".join(reasons) or type(error).__name__
+
+
+def _failure(error: SSL.Error) -> TLSError:
+    """Convert OpenSSL's error: who ended it, and whether a chain was the reason."""
+    reason = _reason(error)
+    if " alert " in f" {reason} ":
+        about = any(words in reason for words in _ABOUT_CERTIFICATES)
+        return DistrustedError(reason) if about else AlertError(reason)
+    if "certificate verify failed" in reason:
+        return UntrustedChainError(reason)
+    return TLSError(reason)
