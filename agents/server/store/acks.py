@@ -1,0 +1,81 @@
+"""Acknowledgements, one for a component and slot: the last (B12).
+
+Whether one that arrives is better than the one kept is not decided here: after a
+supersession (ledger rule 9) an honest component may acknowledge a smaller number.
+"""
+
+import json
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, RowMapping, delete, insert, select
+
+from agents.responder.records import AckRecord, Credential
+from agents.server.store.schema import ack as table
+from agents.server.store.store import Store
+
+__all__ = ["AckTable", "load", "save"]
+
+
+class AckTable:
+    """The store of acknowledgements of a server: a table."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def save_ack(self, ack: AckRecord) -> None:
+        """Keep it instead of the last of its component and slot; durable on return.
+
+        Raises:
+            StateError: the database refused it.
+        """
+        await self._store.write(lambda connection: save(connection, ack))
+
+    async def load_acks(self) -> list[AckRecord]:
+        """Every acknowledgement kept, ordered by component and slot."""
+        return await self._store.read(load)
+
+
+def save(connection: Connection, ack: AckRecord) -> None:
+    """Replace the acknowledgement of this component and slot."""
+    mine = (table.c.component == ack.component) & (table.c.slot == ack.slot)
+    connection.execute(delete(table).where(mine))
+    connection.execute(
+        insert(table).values(
+            component=ack.component,
+            slot=ack.slot,
+            n=ack.n,
+            entry_id=ack.entry_id,
+            spki=ack.spki,
+            signature=ack.signature,
+            role=ack.role,
+            credentials=_encode(ack.credentials),
+            at=ack.at,
+        )
+    )
+
+
+def load(connection: Connection) -> list[AckRecord]:
+    """Every acknowledgement kept, ordered by component and slot."""
+    query = select(table).order_by(table.c.component, table.c.slot)
+    return [_ack(row) for row in connection.execute(query).mappings()]
+
+
+def _ack(row: RowMapping) -> AckRecord:
+    return AckRecord(**{**row, "credentials": _decode(row["credentials"])})
+
+
+def _encode(credentials: Iterable[Credential]) -> str:
+    return json.dumps(
+        [
+            [kind, key_id.hex(), root.hex(), not_after]
+            for kind, key_id, root, not_after in credentials
+        ],
+        separators=(",", ":"),
+    )
+
+
+def _decode(text: str) -> tuple[Credential, ...]:
+    return tuple(
+        Credential(kind, bytes.fromhex(key_id), bytes.fromhex(root), not_after)
+        for kind, key_id, root, not_after in json.loads(text)
+    )

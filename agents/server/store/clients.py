@@ -1,0 +1,49 @@
+"""The registry of clients, as rows (F3)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
+from agents.responder.records import ClientRecord
+from agents.server.store.schema import client as table
+from agents.server.store.store import Store
+
+__all__ = ["ClientTable", "load", "save"]
+
+
+class ClientTable:
+    """The registry's store of a server: a table."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def save(self, rows: Sequence[ClientRecord]) -> None:
+        """Keep these rows, each instead of the one with its id; durable on return.
+
+        Raises:
+            StateError: the database refused them; none was kept.
+        """
+        if rows:
+            await self._store.write(lambda connection: save(connection, rows))
+
+    async def load(self) -> list[ClientRecord]:
+        """Every row, ordered by id."""
+        return await self._store.read(load)
+
+
+def save(connection: Connection, rows: Sequence[ClientRecord]) -> None:
+    """Replace rows by id; of two rows with one id the later counts."""
+    latest = {row.id: row for row in rows}
+    if not latest:
+        return
+    # Delete and insert is the upsert that every database has; readers see neither half.
+    gone = delete(table).where(table.c.id == bindparam("gone"))
+    connection.execute(gone, [{"gone": each} for each in latest])
+    connection.execute(insert(table), [asdict(row) for row in latest.values()])
+
+
+def load(connection: Connection) -> list[ClientRecord]:
+    """Every row, ordered by id."""
+    rows = connection.execute(select(table).order_by(table.c.id)).mappings()
+    return [ClientRecord(**row) for row in rows]

@@ -1,0 +1,83 @@
+"""Every certificate that this server signed, recorded before it leaves.
+
+Beside the rows stands a count for each signing key: rows go when their certificates have
+expired, counts stay, and reading them costs nothing. A6 is measured by them: clients enrol,
+and the root's count does not move.
+"""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from agents.responder.records import IssuedRecord
+from agents.server.store.schema import issued as table
+from agents.server.store.schema import issuer_count as counts
+from agents.server.store.store import Store
+
+__all__ = ["CLIENT_CA", "ROOT", "IssuedTable", "add", "count_by_issuer", "forget", "unexpired"]
+
+ROOT: Final = "root"
+CLIENT_CA: Final = "client-ca"
+
+
+class IssuedTable:
+    """The issuance record of a server: a table of its store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def record(self, issued: IssuedRecord) -> None:
+        """Record an issue; returns when it is durable.
+
+        Raises:
+            StateError: the database refused it: no space, or the issuer used this serial
+                number before. The certificate must not leave.
+        """
+        await self._store.write(lambda connection: add(connection, issued))
+
+    async def count_by_issuer(self) -> dict[str, int]:
+        """How many certificates were signed ever, by kind of the key that signed."""
+        return await self._store.read(count_by_issuer)
+
+    async def unexpired(self, now: datetime, *, holder: bytes | None = None) -> list[IssuedRecord]:
+        """Certificates that are not over, of one component or of all, oldest first."""
+        return await self._store.read(lambda connection: unexpired(connection, now, holder=holder))
+
+
+def add(connection: Connection, issued: IssuedRecord) -> None:
+    """Record an issue and count it."""
+    connection.execute(insert(table).values(**asdict(issued)))
+    counted = connection.execute(
+        update(counts).where(counts.c.issuer == issued.issuer).values(signed=counts.c.signed + 1)
+    )
+    if counted.rowcount == 0:
+        kind = ROOT if issued.issuer == issued.root else CLIENT_CA
+        connection.execute(insert(counts).values(issuer=issued.issuer, kind=kind, signed=1))
+
+
+def count_by_issuer(connection: Connection) -> dict[str, int]:
+    """Signatures ever, by kind of signing key; both kinds are always there."""
+    query = select(counts.c.kind, func.sum(counts.c.signed)).group_by(counts.c.kind)
+    found = {kind: int(signed) for kind, signed in connection.execute(query)}
+    return {ROOT: 0, CLIENT_CA: 0} | found
+
+
+def unexpired(
+    connection: Connection, now: datetime, *, holder: bytes | None = None
+) -> list[IssuedRecord]:
+    """Certificates that are not over at `now`: what a revoke must deny."""
+    query = select(table).where(table.c.not_after > now).order_by(table.c.at, table.c.serial)
+    if holder is not None:
+        query = query.where(table.c.holder == holder)
+    return [_issued(row) for row in connection.execute(query).mappings()]
+
+
+def forget(connection: Connection, before: datetime) -> int:
+    """Drop the rows of certificates that were over before a date; returns how many."""
+    return connection.execute(delete(table).where(table.c.not_after < before)).rowcount
+
+
+def _issued(row: RowMapping) -> IssuedRecord:
+    return IssuedRecord(**row)

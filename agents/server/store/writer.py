@@ -1,0 +1,160 @@
+"""One thread that writes, for everybody, in groups.
+
+    await write(a) ─┐
+    await write(b) ─┼─► queue ─► BEGIN  [savepoint a]  [savepoint b]  …  COMMIT ─► answers
+    await write(c) ─┘            ╰─ what waits while one group commits is the next one ─╯
+
+1. An answer is delivered after the commit of its group, never before: what a caller
+   hears of is on disk (issue recorded before the certificate leaves).
+2. A commit costs an fsync however much is in it, so a busy store does few commits of
+   many writes, and an idle one answers at once: nobody waits for a group to fill.
+3. Each write has a savepoint. One that raises is rolled back alone and hears of its own
+   exception; the others of its group do not notice.
+4. If the commit itself fails, every write of the group fails: none of it is on disk.
+5. A cancelled caller does not take its write back. It must treat it as possibly done.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from agents.runtime.errors import UnavailableError
+from agents.server.store.engine import translate
+
+__all__ = ["MAX_GROUP", "Work", "Writer"]
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+MAX_GROUP: Final = 256
+"""Writes of one commit: bounds how long the first of them waits for the last."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A write that waits, and where its answer goes."""
+
+    work: Work[Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """The writing thread. Safe to use from any number of event loops.
+
+    Args:
+        engine: Its connections are used by this thread alone; disposed by `close`.
+        where: The name of the database in errors.
+    """
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self._engine = engine
+        self._where = where
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        self._gate = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in the writer's transaction; returns its result when it is durable.
+
+        Raises:
+            StateError: the database refused it, or its commit failed.
+            UnavailableError: the writer is closed.
+            Exception: whatever `work` raised.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        with self._gate:
+            if self._closed:
+                raise UnavailableError("the store is closed")
+            self._queue.put(_Job(work, loop, answer))
+        return await answer
+
+    def close(self) -> None:
+        """Commit what waits, then end the thread; idempotent. Blocks for these commits."""
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            self._commit(group)
+            self._deliver(group)
+
+    def _next_group(self) -> list[_Job]:
+        """Wait for one write, and take what waits with it; empty at the end."""
+        job = self._queue.get()
+        group: list[_Job] = []
+        while job is not None:
+            group.append(job)
+            if len(group) == MAX_GROUP:
+                return group
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return group
+        if group:
+            self._queue.put(None)  # the end is seen again, after this group
+        return group
+
+    def _commit(self, group: list[_Job]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                for job in group:
+                    self._attempt(connection, job)
+        except BaseException as exc:  # the thread must outlive whatever a database raises
+            for job in group:
+                job.error = self._foreign(exc)
+
+    def _attempt(self, connection: Connection, job: _Job) -> None:
+        savepoint = connection.begin_nested()
+        try:
+            job.result = job.work(connection)
+            savepoint.commit()
+        except BaseException as exc:
+            try:
+                savepoint.rollback()
+            except SQLAlchemyError as lost:
+                # A full disk ends the whole transaction, savepoints and all: rule 4.
+                raise exc from lost
+            job.error = self._foreign(exc)
+
+    def _foreign(self, error: BaseException) -> BaseException:
+        """The error as callers may see it: no exception of SQLAlchemy crosses the door."""
+        if not isinstance(error, SQLAlchemyError):
+            return error
+        translated = translate(error, self._where)
+        translated.__cause__ = error
+        return translated
+
+    def _deliver(self, group: list[_Job]) -> None:
+        """Wake each loop once for all of its answers."""
+        for loop in {job.loop for job in group}:
+            answered = [job for job in group if job.loop is loop]
+            try:
+                loop.call_soon_threadsafe(_settle, answered)
+            except RuntimeError:
+                continue  # that loop is closed: nobody waits there any more
+
+
+def _settle(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.answer.done():
+            continue  # cancelled: rule 5
+        if job.error is None:
+            job.answer.set_result(job.result)
+        else:
+            job.answer.set_exception(job.error)

@@ -1,0 +1,300 @@
+import asyncio
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, RootTransaction, text
+
+from agents.runtime.errors import DamagedError, StateError, UnavailableError
+from agents.server.store import Store
+from agents.server.store.schema import METADATA
+from agents.server.store.writer import MAX_GROUP
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "server.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    opened = Store.open(path)
+    yield opened
+    opened.close()
+
+
+def put(name: str) -> "Put":
+    return Put(name)
+
+
+class Put:
+    """A write of one row; returns the transaction of the group that it was in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, connection: Connection) -> RootTransaction | None:
+        connection.execute(
+            text("INSERT INTO issuer_count VALUES (:issuer, 'root', 1)"),
+            {"issuer": self.name.encode()},
+        )
+        transaction = connection.get_transaction()
+        return transaction if isinstance(transaction, RootTransaction) else None
+
+
+class Gate:
+    """A write that keeps the writer busy until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, connection: Connection) -> None:
+        self.entered.set()
+        self.opened.wait()
+
+
+def names(path: Path) -> set[str]:
+    """What another program sees of the committed rows."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT issuer FROM issuer_count").fetchall()
+    connection.close()
+    return {bytes(row[0]).decode() for row in rows}
+
+
+def fail(connection: Connection) -> None:
+    put("half")(connection)
+    raise LookupError("not mine")
+
+
+async def behind_a_gate(store: Store, count: int) -> tuple[Gate, list["asyncio.Task[object]"]]:
+    """Writes that wait together, behind one that keeps the writer busy."""
+    gate = Gate()
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(store.write(gate))]
+    await asyncio.to_thread(gate.entered.wait)
+    tasks += [asyncio.create_task(store.write(put(f"w{i}"))) for i in range(count)]
+    await asyncio.sleep(0)
+    return gate, tasks
+
+
+async def test_an_answer_comes_after_its_commit(store: Store, path: Path) -> None:
+    await store.write(put("a"))
+    assert names(path) == {"a"}
+
+
+async def test_a_read_that_follows_a_write_sees_it(store: Store) -> None:
+    await store.write(put("a"))
+    query = text("SELECT count(*) FROM issuer_count")
+    assert await store.read(lambda connection: connection.execute(query).scalar()) == 1
+
+
+async def test_writes_that_wait_together_share_one_commit(store: Store, path: Path) -> None:
+    gate, tasks = await behind_a_gate(store, 50)
+    gate.opened.set()
+    transactions = (await asyncio.gather(*tasks))[1:]
+    assert len(set(transactions)) == 1
+    assert isinstance(transactions[0], RootTransaction)
+    assert len(names(path)) == 50
+
+
+async def test_a_group_is_bounded(store: Store) -> None:
+    gate, tasks = await behind_a_gate(store, MAX_GROUP + 1)
+    gate.opened.set()
+    assert len(set((await asyncio.gather(*tasks))[1:])) == 2
+
+
+async def test_one_write_that_fails_costs_nobody_else_of_its_group(
+    store: Store, path: Path
+) -> None:
+    gate, tasks = await behind_a_gate(store, 2)
+    bad = asyncio.create_task(store.write(fail))
+    last = asyncio.create_task(store.write(put("last")))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    with pytest.raises(LookupError, match="not mine"):
+        await bad
+    assert len({*(await asyncio.gather(*tasks))[1:], await last}) == 1
+    assert names(path) == {"w0", "w1", "last"}
+
+
+async def test_a_commit_that_fails_fails_its_whole_group(store: Store, path: Path) -> None:
+    def breaks_the_commit(connection: Connection) -> None:
+        connection.execute(text("PRAGMA defer_foreign_keys=ON"))
+        connection.execute(text("INSERT INTO bundle_export VALUES (1, x'00', 0, 'me')"))
+
+    gate, tasks = await behind_a_gate(store, 2)
+    tasks.append(asyncio.create_task(store.write(breaks_the_commit)))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    outcomes = (await asyncio.gather(*tasks, return_exceptions=True))[1:]
+    assert [type(outcome) for outcome in outcomes] == [StateError] * 3
+    assert names(path) == set()
+    await store.write(put("after"))
+    assert names(path) == {"after"}
+
+
+async def test_a_full_disk_is_named_and_survived(store: Store) -> None:
+    def fill(connection: Connection) -> None:
+        pages = connection.execute(text("PRAGMA page_count")).scalar_one()
+        connection.execute(text(f"PRAGMA max_page_count={pages}"))
+        put("x" * 100_000)(connection)
+
+    with pytest.raises(StateError, match="cannot grow") as caught:
+        await store.write(fill)
+    assert "free some space" in caught.value.hint
+    await store.write(put("small"))
+
+
+async def test_what_the_database_refuses_is_no_exception_of_sqlalchemy(store: Store) -> None:
+    await store.write(put("a"))
+    with pytest.raises(StateError, match="unique"):
+        await store.write(put("a"))
+    with pytest.raises(StateError, match="no such table: missing"):
+        await store.read(lambda connection: connection.execute(text("SELECT * FROM missing")))
+
+
+async def test_a_reader_cannot_write(store: Store, path: Path) -> None:
+    with pytest.raises(StateError, match="readonly"):
+        await store.read(put("a"))
+    assert names(path) == set()
+
+
+async def test_a_cancelled_caller_disturbs_nobody(store: Store, path: Path) -> None:
+    gate, tasks = await behind_a_gate(store, 2)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await tasks[2]
+    assert names(path) == {"w0", "w1"}
+
+
+async def test_close_commits_what_waits_and_refuses_the_rest(store: Store, path: Path) -> None:
+    gate, tasks = await behind_a_gate(store, 3)
+    gate.opened.set()
+    store.close()
+    store.close()
+    await asyncio.gather(*tasks)
+    assert names(path) == {"w0", "w1", "w2"}
+    for refused in (store.write, store.read):
+        with pytest.raises(UnavailableError, match="closed"):
+            await refused(put("late"))
+
+
+async def test_every_commit_reaches_the_disk(store: Store) -> None:
+    """A kill cannot show this: the writer's setting is what a power loss would meet."""
+
+    def pragmas(connection: Connection) -> tuple[object, object]:
+        return (
+            connection.execute(text("PRAGMA synchronous")).scalar(),
+            connection.execute(text("PRAGMA journal_mode")).scalar(),
+        )
+
+    full = 2
+    assert await store.write(pragmas) == (full, "wal")
+
+
+async def test_a_store_opens_again_with_what_was_written(path: Path) -> None:
+    first = Store.open(path)
+    await first.write(put("a"))
+    first.close()
+    second = Store.open(str(path))
+    await second.write(put("b"))
+    second.close()
+    assert names(path) == {"a", "b"}
+
+
+def test_the_file_is_the_owners_alone(store: Store, path: Path) -> None:
+    files = list(path.parent.iterdir())
+    assert {file.name for file in files} >= {"server.db", "server.db-wal"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+async def test_the_migrations_build_the_schema(store: Store) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, METADATA))
+
+    assert await store.read(differences) == []
+
+
+def test_a_crash_before_the_first_migration_leaves_a_store_that_opens(path: Path) -> None:
+    path.touch()
+    Store.open(path).close()
+
+
+def refused(path: Path | str) -> StateError:
+    before = Path(path).read_bytes()
+    with pytest.raises(StateError) as caught:
+        Store.open(path)
+    assert Path(path).read_bytes() == before
+    assert str(path) in str(caught.value)
+    return caught.value
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(path: Path) -> None:
+    path.write_bytes(b"this was a database once" * 400)
+    error = refused(path)
+    assert isinstance(error, DamagedError)
+    assert "restore the last backup" in error.hint
+
+
+def overwrite_the_middle(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+
+
+async def test_a_damaged_page_is_found_at_start(path: Path) -> None:
+    store = Store.open(path)
+    for number in range(200):
+        await store.write(put(f"{number:0200}"))
+    store.close()
+    overwrite_the_middle(path)
+    assert isinstance(refused(path), DamagedError)
+
+
+def test_a_file_cut_short_is_refused(path: Path) -> None:
+    Store.open(path).close()
+    path.write_bytes(path.read_bytes()[:-8192])
+    assert isinstance(refused(path), DamagedError)
+
+
+def test_a_newer_schema_is_refused(path: Path) -> None:
+    Store.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'r9999'")
+    connection.close()
+    error = refused(path)
+    assert "r9999" in str(error)
+    assert "the version that wrote it" in error.hint
+
+
+def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+    assert "another program" in str(refused(path))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="no such file or directory"):
+        Store.open(tmp_path / "nowhere" / "server.db")
+
+
+@pytest.mark.parametrize("url", ["postgresql://root:secret@db/anchorline", "sqlite://", "x://"])
+def test_an_unsupported_database_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StateError) as caught:
+        Store.open(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_of_a_file_is_that_file(path: Path) -> None:
+    Store.open(f"sqlite:///{path}").close()
+    assert path.exists()
