@@ -66,6 +66,7 @@ _ABOUT_CERTIFICATES: Final = (
     "certificate unknown",
     "unknown ca",
     "access denied",
+    "decrypt error",  # a root of the right name with another key
 )
 
 # The one question that pyOpenSSL has no public call for. Without it an enrolment could
@@ -219,13 +220,18 @@ class TLS:
         self.failure = broken or self.failure
         return plaintext
 
+    @property
+    def writable(self) -> bool:
+        """Whether `write` may be called."""
+        return self.handshake_done and self.failure is None
+
     def write(self, plaintext: bytes) -> None:
         """Encrypt a batch; `data_to_send` then returns it.
 
         Raises:
             LocalProtocolError: The handshake is not done, or the connection has failed.
         """
-        if not self.handshake_done or self.failure is not None:
+        if not self.writable:
             raise LocalProtocolError("cannot write: the TLS handshake is not done")
         if not plaintext:
             return

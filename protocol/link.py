@@ -1,0 +1,433 @@
+"""A link: TCP's bytes on one side, typed messages on the other, and no I/O between.
+
+    bytes  ->  TLS  ->  frames  ->  messages  ->  may this peer say that?  ->  events
+
+    link = Link(context, server_side=False, local_role="client", verify=verify,
+                link_class=LinkClass.MEMBER, handshake_deadline=now + 10, idle_timeout=300)
+    write(link.data_to_send())                  # the first flight of a TLS client
+    events = link.receive_data(data, now)       # then: write data_to_send(), re-arm the
+    events = link.receive_eof(now)              # timer at next_timeout(), deliver the
+    events = link.handle_timeout(now)           # events: the same after each of these
+    link.send(message)
+    events = link.close(CloseCode.NORMAL, now=now)
+
+1. Inputs never raise for what the peer did: a broken peer is a `Closed` event.
+2. Events come in order: `Opened` at most once, then `Received`, and `Closed` last, once.
+   What the peer sent before it broke the rules is delivered; what comes after is not.
+3. After `Closed`, take `data_to_send()` once more: the CLOSE frame or an alert may be in
+   it. Then end the connection: there is no half-close.
+4. The same bytes in other pieces give the same events.
+5. The peer learns the code of a refusal, the log learns the reason.
+
+`now` is network time in seconds everywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from OpenSSL import SSL
+
+from protocol.access import SERVER, STRANGER, LinkClass, allowed
+from protocol.codec import decode, encode
+from protocol.codes import CloseCode
+from protocol.errors import (
+    AlertError,
+    LinkClosedError,
+    LocalProtocolError,
+    Refusal,
+    RemoteProtocolError,
+    TLSError,
+    WrongVersionError,
+)
+from protocol.frames import Frame, FrameDecoder
+from protocol.limits import MAX_TEXT, Limits
+from protocol.messages import VERSION, Close, Hello, Message
+from protocol.states import State, Trigger, advance
+from protocol.tls import TLS
+
+__all__ = ["BINDING_LABEL", "Closed", "Event", "Link", "Opened", "Peer", "Received", "Verify"]
+
+BINDING_LABEL: Final = b"EXPORTER-anchorline-enrol-v1"
+"""Label of the exporter that binds an enrolment to its link (RFC 5705)."""
+_BINDING_LENGTH: Final = 32
+
+
+class Peer(Protocol):
+    """What `verify` returns: of the peer, only its role matters here."""
+
+    @property
+    def role(self) -> str:
+        """One of `protocol.access.ROLES`."""
+        ...
+
+
+Verify = Callable[[tuple[bytes, ...]], Peer]
+"""Who a chain (DER, leaf first, root last, verified by OpenSSL) is; raises `Refusal`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Messages flow from now on."""
+
+    link_class: LinkClass
+    peer: Peer | None
+    """What `verify` returned; `None` where the peer has proven nothing."""
+    chain: tuple[bytes, ...]
+    """The peer's verified chain; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The peer said something that it may say."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The link has ended; nothing comes after this."""
+
+    code: CloseCode
+    text: str
+    """The reason, for the log. Where `by_peer`, the peer chose the words."""
+    by_peer: bool
+    """Whether the peer ended it, by a CLOSE frame, an alert or the end of its stream."""
+    shown_chain: tuple[bytes, ...] = ()
+    """Certificates (DER) that the peer has shown; verified only if the link was open."""
+    time: int | None = None
+    """Clock of the side that closed, in Unix seconds, with EXPIRED and CLOCK."""
+    retry_after: float | None = None
+    """Seconds of network time, with RETRY_AFTER."""
+
+
+Event = Opened | Received | Closed
+
+
+class Link:
+    """One end of a link. Not safe for concurrent use.
+
+    Args:
+        context: TLS context of this side, from `protocol.tls`.
+        server_side: Whether this is the TLS server, whoever dialled.
+        local_role: Our own role; a TLS client of a discovery or enrolment link proves
+            none, and speaks as a stranger.
+        verify: Asked once about a peer that has shown a chain, never on the TLS client's
+            side of a discovery link.
+        link_class: What a TLS client wants; `None` on the server, which learns it.
+        limits: What the peer may cost.
+        handshake_deadline: When `Opened` must have happened.
+        idle_timeout: Seconds without a whole frame after which an open link ends.
+
+    Raises:
+        LocalProtocolError: A TLS client without a class, or a server with one.
+    """
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        *,
+        server_side: bool,
+        local_role: str,
+        verify: Verify,
+        link_class: LinkClass | None = None,
+        limits: Limits | None = None,
+        handshake_deadline: float,
+        idle_timeout: float,
+    ) -> None:
+        if server_side is (link_class is not None):
+            raise LocalProtocolError("the TLS client states the link class, the server learns it")
+        self._tls = TLS(context, server_side=server_side)
+        self._server_side = server_side
+        self._local_role = local_role
+        self._verify = verify
+        self._link_class = link_class
+        self._limits = limits or Limits()
+        self._deadline = handshake_deadline
+        self._idle_timeout = idle_timeout
+        self._state = State.HANDSHAKE
+        self._peer: Peer | None = None
+        self._chain: tuple[bytes, ...] = ()
+        self._handshake_bytes = 0
+        self._sendable: frozenset[type[Message]] = frozenset()
+        self._decoder = FrameDecoder(self._accept(frozenset({Hello, Close})), "a link before HELLO")
+        self._queue: list[bytes] = []
+        self._buffered = 0
+
+    @property
+    def state(self) -> State:
+        """What is true of the link now."""
+        return self._state
+
+    @property
+    def link_class(self) -> LinkClass | None:
+        """The class; on the server side `None` before `Opened`."""
+        return self._link_class
+
+    @property
+    def peer(self) -> Peer | None:
+        """What `verify` returned, if it was asked."""
+        return self._peer
+
+    @property
+    def bytes_buffered(self) -> int:
+        """Bytes of messages that `data_to_send` has not yet taken."""
+        return self._buffered
+
+    # --- Input from the network
+
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+        """Take bytes from the peer."""
+        events: list[Event] = []
+        if self._state is State.CLOSED:
+            return events
+        plaintext = self._tls.receive(data)
+        if self._state is State.HANDSHAKE:
+            self._follow_handshake(len(data), now, events)
+        if plaintext:
+            self._take(plaintext, now, events)
+        if self._tls.failure is not None:
+            self._fail(self._tls.failure, events)
+        elif self._tls.ended:
+            events += self.receive_eof(now)
+        return events
+
+    def receive_eof(self, now: float) -> list[Event]:
+        """Take the end of the peer's stream; idempotent."""
+        events: list[Event] = []
+        where = {
+            State.HANDSHAKE: "connection lost during the TLS handshake",
+            State.HELLO: "connection lost before HELLO",
+        }.get(self._state, "connection lost without a CLOSE frame")
+        self._end(Closed(CloseCode.LOST, where, by_peer=True), events)
+        return events
+
+    def handle_timeout(self, now: float) -> list[Event]:
+        """Do what is due; harmless when early."""
+        events: list[Event] = []
+        due = self.next_timeout()
+        if due is None or now < due:
+            return events
+        if self._state is State.OPEN:
+            text = f"no frame for {self._idle_timeout:g} s"
+            return self.close(CloseCode.IDLE_TIMEOUT, text, now=now)
+        what = "HELLO" if self._state is State.HELLO else "TLS handshake"
+        return self.close(CloseCode.HANDSHAKE_TIMEOUT, f"{what} not done in time", now=now)
+
+    def next_timeout(self) -> float | None:
+        """Return when to call `handle_timeout`; `None` after the end."""
+        return None if self._state is State.CLOSED else self._deadline
+
+    # --- Input from the application
+
+    def send(self, message: Message) -> None:
+        """Queue a message for `data_to_send`.
+
+        Raises:
+            LinkClosedError: The link has ended.
+            LocalProtocolError: The link is not open, we may not say this to this peer,
+                or a field breaks its limit.
+        """
+        if self._state is State.CLOSED:
+            raise LinkClosedError("the link has ended")
+        if self._state is not State.OPEN:
+            raise LocalProtocolError("the link is not open yet")
+        if type(message) not in self._sendable or isinstance(message, Close):
+            raise LocalProtocolError(f"{message.FRAME.name} may not be sent on this link")
+        self._put(message)
+
+    def close(
+        self,
+        code: CloseCode,
+        text: str = "",
+        *,
+        time: int | None = None,
+        retry_after: float | None = None,
+        now: float,
+    ) -> list[Event]:
+        """End the link, with a CLOSE frame where TLS is up; idempotent.
+
+        Args:
+            code: What the peer is told.
+            text: Why; the peer sees it.
+            time: Our policy time in Unix seconds, with EXPIRED and CLOCK.
+            retry_after: Seconds of network time, with RETRY_AFTER.
+            now: Network time.
+        """
+        events: list[Event] = []
+        closed = Closed(code, text, by_peer=False, time=time, retry_after=retry_after)
+        self._say_close(closed, text)
+        self._end(closed, events)
+        return events
+
+    def data_to_send(self) -> bytes:
+        """Return the bytes to write to the connection now, once."""
+        if self._queue:
+            batch = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+            self._queue.clear()
+            self._buffered = 0
+            self._tls.write(batch)
+        return self._tls.data_to_send()
+
+    def binding(self) -> bytes:
+        """Return the 32 bytes that bind an enrolment to this link, equal at both ends.
+
+        Raises:
+            LocalProtocolError: The handshake is not done.
+        """
+        return self._tls.exporter(BINDING_LABEL, _BINDING_LENGTH)
+
+    # --- Becoming open
+
+    def _follow_handshake(self, received: int, now: float, events: list[Event]) -> None:
+        """Admit the peer when TLS is done, or give up on one that only sends."""
+        self._handshake_bytes += received
+        if self._tls.handshake_done:
+            self._secured(now, events)
+        elif self._tls.failure is None and self._handshake_bytes > self._limits.handshake:
+            self._fail(TLSError(f"no handshake in {self._limits.handshake} bytes"), events)
+
+    def _secured(self, now: float, events: list[Event]) -> None:
+        """Decide what the handshake has proven."""
+        if self._link_class is LinkClass.DISCOVERY:
+            self._admit(LinkClass.DISCOVERY, None, now, events)
+            return
+        self._chain = self._tls.verified_chain()
+        if self._server_side and not self._chain:
+            self._state = advance(self._state, Trigger.STRANGER)
+            return
+        try:
+            if not self._chain:
+                raise Refusal(CloseCode.UNTRUSTED, "the peer has shown no chain")
+            peer = self._verify(self._chain)
+        except Refusal as exc:
+            self._refuse(exc, events)
+        else:
+            self._admit(self._link_class or LinkClass.MEMBER, peer, now, events)
+
+    def _admit(
+        self, link_class: LinkClass, peer: Peer | None, now: float, events: list[Event]
+    ) -> None:
+        """Open the link, if the table has one of this class between these roles."""
+        local, remote = self._roles(link_class, peer)
+        sendable = allowed(link_class, local, remote)
+        if not sendable:
+            text = f"there is no {link_class} link between {local} and {remote[:32]!r}"
+            code = CloseCode.NOT_ALLOWED if peer is None else CloseCode.WRONG_ROLE
+            self._refuse(Refusal(code, text), events)
+            return
+        self._state = advance(self._state, Trigger.ADMITTED)
+        self._link_class = link_class
+        self._peer = peer
+        self._sendable = sendable
+        where = f"the {link_class} link from {remote} to {local}"
+        self._decoder.expect(self._accept(allowed(link_class, remote, local)), where)
+        self._deadline = now + self._idle_timeout
+        self._tls.forget_shown_chain()
+        if not self._server_side and link_class is not LinkClass.MEMBER:
+            self._put(_HELLO[link_class])
+        events.append(Opened(link_class, peer, self._chain))
+
+    def _roles(self, link_class: LinkClass, peer: Peer | None) -> tuple[str, str]:
+        """Return as whom we and the peer speak on a link of this class."""
+        if peer is not None:
+            local = self._local_role if link_class is LinkClass.MEMBER else STRANGER
+            return local, peer.role
+        # Discovery is the same with every role, and its TLS client knows none.
+        return (self._local_role, STRANGER) if self._server_side else (STRANGER, SERVER)
+
+    def _accept(self, types: frozenset[type[Message]]) -> dict[int, int]:
+        """Return the limits of the frames that carry these messages."""
+        return {message.FRAME: self._limits.frames[message.FRAME] for message in types}
+
+    # --- Frames
+
+    def _take(self, plaintext: bytes, now: float, events: list[Event]) -> None:
+        """Cut frames out of plaintext until it is used up or the link has ended."""
+        if self._state is State.CLOSED:
+            return
+        self._decoder.feed(plaintext)
+        try:
+            while (frame := self._decoder.next_frame()) is not None:
+                self._take_frame(frame, now, events)
+                # The handlers above may have ended it; mypy sees only this function.
+                if self.state is State.CLOSED:
+                    return
+        except RemoteProtocolError as exc:
+            self._fail(exc, events)
+
+    def _take_frame(self, frame: Frame, now: float, events: list[Event]) -> None:
+        message = decode(frame.type, frame.body)
+        if isinstance(message, Close):
+            self._end(_closed_by(message), events)
+        elif isinstance(message, Hello):
+            self._hello(message, now, events)
+        else:
+            self._deadline = now + self._idle_timeout
+            events.append(Received(message))
+
+    def _hello(self, hello: Hello, now: float, events: list[Event]) -> None:
+        """Admit a stranger for what it asks."""
+        if hello.version != VERSION:
+            raise WrongVersionError(hello.version, VERSION)
+        self._admit(LinkClass(hello.link), None, now, events)
+
+    def _put(self, message: Message) -> None:
+        frame = encode(message)
+        self._queue.append(frame)
+        self._buffered += len(frame)
+
+    # --- Endings
+
+    def _refuse(self, refusal: Refusal, events: list[Event]) -> None:
+        """End it because of who the peer is: it learns the code and our time."""
+        closed = Closed(
+            refusal.code,
+            refusal.text,
+            by_peer=False,
+            time=refusal.time,
+            retry_after=refusal.retry_after,
+        )
+        self._say_close(closed, "")
+        self._end(closed, events)
+
+    def _fail(self, error: RemoteProtocolError, events: list[Event]) -> None:
+        """End it because of what the peer did."""
+        closed = Closed(error.close_code, str(error), by_peer=isinstance(error, AlertError))
+        self._say_close(closed, "")
+        self._end(closed, events)
+
+    def _say_close(self, closed: Closed, text: str) -> None:
+        """Queue a CLOSE frame, where there is a TLS connection that can carry it."""
+        if self._state is State.CLOSED or not self._tls.writable:
+            return
+        text = text[:MAX_TEXT].encode(errors="replace").decode()
+        self._put(
+            Close(code=closed.code, text=text, time=closed.time, retry_after=closed.retry_after)
+        )
+
+    def _end(self, closed: Closed, events: list[Event]) -> None:
+        """The one ending: every way out passes here, and only the first counts."""
+        if self._state is State.CLOSED:
+            return
+        self._state = advance(self._state, Trigger.ENDED)
+        shown = self._chain or self._tls.shown_chain()
+        if not self._tls.writable:
+            self._queue.clear()
+            self._buffered = 0
+        events.append(replace(closed, shown_chain=shown))
+
+
+_HELLO: Final = {
+    LinkClass.DISCOVERY: Hello(link="discovery"),
+    LinkClass.ENROLMENT: Hello(link="enrolment"),
+}
+
+
+def _closed_by(close: Close) -> Closed:
+    """Return the ending that a peer's CLOSE frame announces."""
+    try:
+        code, text = CloseCode(close.code), close.text
+    except ValueError:
+        code, text = CloseCode.INTERNAL, f"unknown close code {close.code}"
+    return Closed(code, text, by_peer=True, time=close.time, retry_after=close.retry_after)
