@@ -1,0 +1,331 @@
+"""An append-only log of records: what `append` returned for is there after any crash.
+
+The file is a header and then one *batch* after the other:
+
+    header   magic (16) | salt (16)
+    batch    marker (4) | length of the body (4) | digest (16) | body
+    body     length (4) | record | length (4) | record | ...           all lengths big-endian
+
+A batch is what was waiting when the disk was ready: one write and one fsync for all of it, in a
+thread, so that a slow disk does not stop the loop. A batch is written only after the one before
+it was synced. Therefore, when the file is opened:
+
+1. A batch that does not check and has none that checks behind it is the last one, cut off by a
+   crash: nobody was told that it is there. It is removed.
+2. A batch that does not check and has a whole one behind it was whole once: that is damage. It
+   is named, with its offset, and nothing is changed.
+
+The digest is BLAKE2b over offset, length and body, keyed with the salt. The salt is drawn for
+each file, so that no peer can have a record stored that looks like a batch of this file; the
+offset, so that no batch counts anywhere else.
+
+Failure: a write that fails (a full disk) is taken back and its callers are told; the journal
+goes on. After an fsync that fails nobody knows what is on the disk: every later `append` fails
+until the journal is opened again, and a record whose `append` failed may then be there.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.files import DISK, Files
+
+__all__ = ["MAX_BATCH", "MAX_JOURNAL", "MAX_RECORD", "Journal"]
+
+MAX_RECORD = 1024 * 1024
+"""Bytes of one record."""
+
+MAX_BATCH = 4 * 1024 * 1024
+"""Bytes of one batch's body: at least one record of any size fits."""
+
+MAX_JOURNAL = 512 * 1024 * 1024
+"""Bytes of a file that is opened; it is read into memory. Compact it before it is as large."""
+
+_MAGIC = b"anchorline-log\x00\x01"
+_START = len(_MAGIC) + 16
+_MARKER = b"\xa7JB\x01"
+_HEAD = len(_MARKER) + 4 + 16
+
+
+class Journal:
+    """One open journal. For one event loop; the state directory's lock keeps others away."""
+
+    def __init__(self, path: Path, files: Files, handle: int, salt: bytes, end: int) -> None:
+        self._path = path
+        self._files = files
+        self._handle = handle
+        self._salt = salt
+        self._end = end  # the file is synced up to here
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._disk = asyncio.Lock()
+        self._failed: StateError | None = None
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    @classmethod
+    def open(cls, path: Path, files: Files = DISK) -> tuple[Self, list[bytes]]:
+        """Open a journal, or make an empty one, and return it with its records, oldest first.
+
+        Args:
+            path: The file.
+            files: The disk, for the writes of whole files; appends go to `path` itself.
+
+        Raises:
+            DamagedError: It is not a journal, or is damaged before its end.
+            StateError: It cannot be read, or is too large.
+        """
+        if not files.exists(path):
+            # Written whole: a file without its whole header was never ours.
+            files.write_atomic(path, _MAGIC + os.urandom(16))
+        data = files.read_file(path, MAX_JOURNAL)
+        if len(data) < _START or not data.startswith(_MAGIC):
+            raise DamagedError(f"{path} is not a journal", hint=_RESTORE)
+        salt = data[len(_MAGIC) : _START]
+        records, end = _read(path, data, salt)
+        handle = _open_for_append(path)
+        try:
+            if end < len(data):
+                os.ftruncate(handle, end)
+                os.fsync(handle)
+                # A crash before this line cuts the same tail again.
+        except OSError as exc:
+            os.close(handle)
+            raise _failure("cut the tail of", path, exc) from exc
+        return cls(path, files, handle, salt, end), records
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file that are synced."""
+        return self._end
+
+    async def append(self, record: bytes) -> None:
+        """Add a record, and return when it is on the disk.
+
+        Records are in the order of the calls. If the caller is cancelled the record may be
+        there or not.
+
+        Raises:
+            ValueError: It is larger than `MAX_RECORD`.
+            StateError: It is not there; see the module about what may be later.
+            RuntimeError: The journal is closed.
+        """
+        if len(record) > MAX_RECORD:
+            raise ValueError(f"record of {len(record)} bytes exceeds {MAX_RECORD} bytes")
+        self._usable()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((bytes(record), done))
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+        await done
+
+    async def compact(self, records: Iterable[bytes]) -> None:
+        """Replace the content: afterwards, and after any crash, the file has these or the old.
+
+        Call it when no `append` is under way, as at the start of a daemon: only the caller
+        knows which records the new ones stand for. An `append` made meanwhile comes after.
+
+        Raises:
+            RuntimeError: An `append` or another `compact` is under way, or it is closed.
+            StateError: It could not be written; the old content stays.
+        """
+        self._usable()
+        if self._flushing is not None or self._disk.locked():
+            raise RuntimeError("a journal is compacted while nothing else is written")
+        async with self._disk:
+            loop = asyncio.get_running_loop()
+            await _finish(loop.run_in_executor(self._thread, self._replace, list(records)))
+
+    async def close(self) -> None:
+        """Write what waits, and close the file. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        async with self._disk:
+            self._thread.shutdown()
+            os.close(self._handle)
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise RuntimeError("the journal is closed")
+        if self._failed is not None:
+            raise StateError(self._failed.text, self._failed.hint)
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._disk:
+                while self._waiting:
+                    batch = self._take()
+                    records = [record for record, _ in batch]
+                    work = loop.run_in_executor(self._thread, self._commit, records)
+                    try:
+                        await _finish(work)
+                    except StateError as exc:
+                        _tell(batch, exc)
+                    else:
+                        _tell(batch, None)
+        finally:
+            self._flushing = None
+
+    def _take(self) -> list[tuple[bytes, asyncio.Future[None]]]:
+        """The records of the next batch: all that wait, up to the limit."""
+        size = count = 0
+        for record, _ in self._waiting:
+            size += 4 + len(record)
+            if count and size > MAX_BATCH:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    def _commit(self, records: Sequence[bytes]) -> None:
+        """In the thread: write one batch and sync it."""
+        if self._failed is not None:
+            raise self._failed
+        data = _batch(records, self._salt, self._end)
+        try:
+            rest, place = memoryview(data), self._end
+            while rest:
+                written = os.pwrite(self._handle, rest, place)
+                rest, place = rest[written:], place + written
+        except OSError as exc:
+            # Nobody was told of it, and the next batch starts at the same place.
+            error = _failure("append to", self._path, exc)
+            try:
+                os.ftruncate(self._handle, self._end)
+            except OSError:
+                self._failed = error
+            raise error from exc
+        try:
+            # A crash before this returns: the batch is there, or is a tail that is cut.
+            os.fdatasync(self._handle)
+        except OSError as exc:
+            self._failed = _failure("sync", self._path, exc)
+            raise self._failed from exc
+        self._end += len(data)
+
+    def _replace(self, records: Sequence[bytes]) -> None:
+        """In the thread: write a new file, and take it into use."""
+        salt = os.urandom(16)
+        content = bytearray(_MAGIC + salt)
+        for batch in _batches(records):
+            content += _batch(batch, salt, len(content))
+        self._files.write_atomic(self._path, bytes(content))
+        # A crash here: the new file has the name, and is whole.
+        try:
+            handle = _open_for_append(self._path)
+        except StateError as exc:
+            self._failed = exc  # the old file has no name any more
+            raise
+        os.close(self._handle)
+        self._handle, self._salt, self._end = handle, salt, len(content)
+
+
+_RESTORE = "restore it from a backup, or move it away if its records are known elsewhere"
+
+
+async def _finish(work: asyncio.Future[None]) -> None:
+    """Wait for the thread even if cancelled meanwhile: it uses the file."""
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+def _tell(batch: Sequence[tuple[bytes, asyncio.Future[None]]], error: StateError | None) -> None:
+    for _, done in batch:
+        if done.done():  # its caller was cancelled
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(StateError(error.text, error.hint))
+
+
+def _open_for_append(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise _failure("open", path, exc) from exc
+
+
+def _failure(verb: str, path: Path, exc: OSError) -> StateError:
+    return StateError(f"cannot {verb} {path}: {(exc.strerror or type(exc).__name__).lower()}")
+
+
+def _batches(records: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    start = size = 0
+    for place, record in enumerate(records):
+        if len(record) > MAX_RECORD:
+            raise ValueError(f"record of {len(record)} bytes exceeds {MAX_RECORD} bytes")
+        if size and size + 4 + len(record) > MAX_BATCH:
+            yield records[start:place]
+            start, size = place, 0
+        size += 4 + len(record)
+    if start < len(records):
+        yield records[start:]
+
+
+def _batch(records: Iterable[bytes], salt: bytes, offset: int) -> bytes:
+    body = b"".join(len(record).to_bytes(4, "big") + record for record in records)
+    length = len(body).to_bytes(4, "big")
+    return _MARKER + length + _digest(salt, offset, body) + body
+
+
+def _digest(salt: bytes, offset: int, body: bytes | memoryview) -> bytes:
+    head = offset.to_bytes(8, "big") + len(body).to_bytes(8, "big")
+    digest = hashlib.blake2b(head, key=salt, digest_size=16)
+    digest.update(body)
+    return digest.digest()
+
+
+def _read(path: Path, data: bytes, salt: bytes) -> tuple[list[bytes], int]:
+    """Return the records and where the last whole batch ends."""
+    records: list[bytes] = []
+    place = _START
+    while place < len(data):
+        body = _body(data, salt, place)
+        if body is None:
+            _refuse_damage(path, data, salt, place)
+            break
+        records += _records(body)
+        place += _HEAD + len(body)
+    return records, place
+
+
+def _body(data: bytes, salt: bytes, place: int) -> memoryview | None:
+    """The body of the batch that begins at `place`, if there is one and it checks."""
+    if not data.startswith(_MARKER, place) or place + _HEAD > len(data):
+        return None
+    length = int.from_bytes(data[place + 4 : place + 8], "big")
+    if place + _HEAD + length > len(data):
+        return None
+    body = memoryview(data)[place + _HEAD : place + _HEAD + length]
+    return body if _digest(salt, place, body) == data[place + 8 : place + _HEAD] else None
+
+
+def _refuse_damage(path: Path, data: bytes, salt: bytes, place: int) -> None:
+    later = data.find(_MARKER, place + 1)
+    while later >= 0:
+        if _body(data, salt, later) is not None:
+            raise DamagedError(
+                f"{path} is damaged from byte {place} to byte {later}", hint=_RESTORE
+            )
+        later = data.find(_MARKER, later + 1)
+
+
+def _records(body: memoryview) -> Iterable[bytes]:
+    place = 0
+    while place < len(body):
+        start = place + 4
+        place = start + int.from_bytes(body[place:start], "big")
+        yield bytes(body[start:place])

@@ -1,0 +1,314 @@
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.runtime import journal as module
+from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.journal import MAX_BATCH, MAX_RECORD, Journal
+
+
+async def reopened(path: Path) -> list[bytes]:
+    journal, records = Journal.open(path)
+    await journal.close()
+    return records
+
+
+async def written(path: Path, batches: list[list[bytes]]) -> list[int]:
+    """Write each list as one batch, and return where the file ended after each."""
+    journal, _ = Journal.open(path)
+    ends = [journal.size]
+    for batch in batches:
+        await asyncio.gather(*(journal.append(record) for record in batch))
+        ends.append(journal.size)
+    await journal.close()
+    return ends
+
+
+async def test_records_come_back_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    journal, records = Journal.open(path)
+    assert records == []
+    await journal.append(b"one")
+    await asyncio.gather(*(journal.append(b"%d" % number) for number in range(100)))
+    await journal.append(b"")
+    await journal.close()
+    assert await reopened(path) == [b"one", *(b"%d" % number for number in range(100)), b""]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_waiting_records_share_one_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = 0
+    real = os.fdatasync
+
+    def counted(handle: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
+    journal, _ = Journal.open(tmp_path / "issued")
+    await asyncio.gather(*(journal.append(b"x" * 100) for _ in range(1000)))
+    await journal.close()
+    assert syncs == 1
+
+
+async def test_append_returns_after_the_sync_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real = os.fdatasync
+
+    def slow(handle: int) -> None:
+        real(handle)
+        order.append("synced")
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    journal, _ = Journal.open(tmp_path / "issued")
+    await journal.append(b"x")
+    order.append("returned")
+    await journal.close()
+    assert order == ["synced", "returned"]
+
+
+async def test_every_cut_of_the_last_batch_keeps_all_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    *_, start, end = await written(path, [[b"a", b"bb"], [b"ccc"], [b"dddd", b"ee"]])
+    whole = path.read_bytes()
+    assert len(whole) == end
+    for length in range(start, end):
+        path.write_bytes(whole[:length])
+        assert await reopened(path) == [b"a", b"bb", b"ccc"]
+        # What was cut is gone from the file too: the next batch begins there.
+        assert path.stat().st_size == start
+
+
+async def test_every_flipped_byte_of_the_last_batch_is_a_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    *_, start, end = await written(path, [[b"a"], [b"dddd", b"ee"]])
+    whole = path.read_bytes()
+    for place in range(start, end):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert await reopened(path) == [b"a"]
+
+
+async def test_every_flipped_byte_before_the_last_batch_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    start, first, *_ = await written(path, [[b"a", b"bb"], [b"ccc"]])
+    whole = path.read_bytes()
+    for place in range(start, first):
+        damaged = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedError, match=f"from byte {start} to byte {first}"):
+            Journal.open(path)
+        assert path.read_bytes() == damaged
+
+
+async def test_zeros_at_the_end_are_a_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    await written(path, [[b"a"]])
+    with path.open("ab") as file:
+        file.write(bytes(5000))
+    assert await reopened(path) == [b"a"]
+
+
+async def test_a_record_that_looks_like_a_batch_is_none(tmp_path: Path) -> None:
+    # The attacker chooses a record, and then the power fails while it is written. It must not
+    # make the journal look damaged, nor add a record.
+    path = tmp_path / "issued"
+    *_, start, _ = await written(path, [[b"a"]])
+    forged = module._batch([b"forged"], bytes(16), start + module._HEAD + 4)
+    await written(path, [[forged]])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"!")
+    assert await reopened(path) == [b"a"]
+
+
+async def test_a_batch_counts_only_where_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    *_, start, end = await written(path, [[b"a"], [b"revoked"]])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[start:end])
+    assert await reopened(path) == [b"a", b"revoked"]
+
+
+@pytest.mark.parametrize("content", [b"", b"anchorline-log", b"x" * 100])
+def test_another_file_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "issued"
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match="not a journal"):
+        Journal.open(path)
+    assert path.read_bytes() == content
+
+
+async def test_records_are_bounded(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path / "issued")
+    with pytest.raises(ValueError, match="exceeds"):
+        await journal.append(bytes(MAX_RECORD + 1))
+    # More than a batch holds, at once: two batches.
+    large = [bytes([number]) * MAX_RECORD for number in range(MAX_BATCH // MAX_RECORD + 1)]
+    await asyncio.gather(*map(journal.append, large))
+    await journal.compact(large)
+    await journal.append(b"after")
+    await journal.close()
+    assert await reopened(tmp_path / "issued") == [*large, b"after"]
+
+
+async def test_compacting_replaces_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    for number in range(10):
+        await journal.append(b"%d" % number)
+    before = journal.size
+    await journal.compact([b"sum"])
+    assert journal.size < before
+    await journal.append(b"after")
+    await journal.close()
+    assert await reopened(path) == [b"sum", b"after"]
+
+
+async def test_an_append_during_compacting_comes_after(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    await journal.append(b"old")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(journal.compact([b"sum"]))
+        group.create_task(journal.append(b"after"))
+    await journal.close()
+    assert await reopened(path) == [b"sum", b"after"]
+
+
+async def test_compacting_during_an_append_is_refused(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path / "issued")
+    append = asyncio.create_task(journal.append(b"x"))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        await journal.compact([])
+    await append
+    await journal.close()
+
+
+async def test_a_cancelled_append_disturbs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    first = asyncio.create_task(journal.append(b"first"))
+    second = asyncio.create_task(journal.append(b"second"))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    await journal.close()
+    assert b"second" in await reopened(path)
+    assert first.cancelled()
+
+
+async def test_a_full_disk_fails_those_who_wait_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    await journal.append(b"before")
+    real = os.pwrite
+
+    def full(handle: int, data: memoryview, place: int) -> int:
+        if len(data) > 10:
+            return real(handle, data[:10], place)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StateError, match="no space left"):
+            await journal.append(b"lost")
+    await journal.append(b"after")
+    await journal.close()
+    assert await reopened(path) == [b"before", b"after"]
+
+
+async def test_nothing_is_acknowledged_after_a_failed_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    await journal.append(b"before")
+
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(StateError, match="cannot sync"):
+            await journal.append(b"unknown")
+    with pytest.raises(StateError, match="cannot sync"):
+        await journal.append(b"after")
+    await journal.close()
+    assert (await reopened(path))[0] == b"before"
+
+
+async def test_a_closed_journal_says_so(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path / "issued")
+    last = asyncio.create_task(journal.append(b"last"))
+    await asyncio.sleep(0)
+    await journal.close()
+    await journal.close()
+    await last
+    with pytest.raises(RuntimeError):
+        await journal.append(b"x")
+    assert await reopened(tmp_path / "issued") == [b"last"]
+
+
+@given(batches=st.lists(st.lists(st.binary(max_size=30), min_size=1, max_size=4), max_size=4))
+def test_batches_read_back(batches: list[list[bytes]]) -> None:
+    salt = b"s" * 16
+    data = b"h" * module._START
+    for batch in batches:
+        data += module._batch(batch, salt, len(data))
+    records, end = module._read(Path("x"), data, salt)
+    assert records == [record for batch in batches for record in batch]
+    assert end == len(data)
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from agents.runtime.journal import Journal
+
+async def main():
+    journal, records = Journal.open(Path(sys.argv[1]))
+    number = len(records)
+
+    async def write(number):
+        await journal.append(b"%d" % number)
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+
+    while True:
+        await asyncio.gather(*(write(number + more) for more in range(5)))
+        number += 5
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.sockets
+def test_every_acknowledged_record_survives_kill(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    for lives in range(1, 6):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            acknowledged = [int(process.stdout.readline()) for _ in range(3 * lives)]
+            process.send_signal(signal.SIGKILL)
+            # Lines that were written before it died count as well.
+            acknowledged += [int(line) for line in process.stdout if line.endswith(b"\n")]
+        records = asyncio.run(reopened(path))
+        assert {b"%d" % number for number in acknowledged} <= set(records)
+        assert len(records) == len(set(records))
