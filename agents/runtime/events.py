@@ -51,7 +51,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
-        "daemon.failed": Event("The program ends because of an error of its own.", "problem"),
+        "daemon.failed": Event("The program ends because of an error.", "problem"),
         "daemon.reload_refused": Event(
             "A reload was asked for and refused; what was in use stays in use.", "problem"
         ),
