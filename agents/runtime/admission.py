@@ -1,0 +1,150 @@
+"""How many strangers may stand at the door, and who is told to come back later (E6).
+
+A connection costs about 36 KiB for as long as it lasts, a handshake 1.3 ms of processor time
+once, and a discovery link whatever it asks for. So:
+
+    over this bound                   the peer gets
+    connections, or of one address    RETRY_AFTER, after a handshake that was spent on saying so
+    handshakes in flight              the same
+    discovery links of one address    the same: what it wants is known only after the handshake
+    and `courtesies` such handshakes  nothing: the connection is dropped
+
+Everything is counted, nothing is timed but the discovery buckets; `now` is network time.
+Not safe for concurrent use.
+"""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from enum import Enum, auto
+
+__all__ = ["Admission", "Buckets", "Gate", "Pass"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The bounds of one listener."""
+
+    connections: int = 10_000
+    """Connections at once: 360 MiB. A responder keeps two a chain, and short visits."""
+    per_address: int = 250
+    """Connections of one address at once: a site behind one address translation."""
+    handshakes: int = 64
+    """Handshakes in flight: 80 ms of work queued on one core."""
+    courtesies: int = 16
+    """Handshakes in flight beyond those, only to say RETRY_AFTER."""
+    discovery_burst: int = 10
+    """Discovery links that one address may open in a row."""
+    discovery_interval: float = 60.0
+    """Seconds after which it may open one more."""
+    addresses: int = 10_000
+    """Addresses whose discovery links are counted; the longest unseen is forgotten."""
+    busy_retry_after: float = 2.0
+    """Seconds told when handshakes are the bound: it passes as fast as it came."""
+    full_retry_after: float = 30.0
+    """Seconds told when connections are the bound."""
+
+
+class Pass(Enum):
+    """What a connection may do."""
+
+    ENTER = auto()
+    """Go on to a link."""
+    COURTESY = auto()
+    """Shake hands, be told when to come back, leave."""
+    DROP = auto()
+    """Nothing."""
+
+
+class Buckets:
+    """Token buckets by key: `burst` at once, then one each `interval` seconds.
+
+    Args:
+        capacity: Keys remembered. Who can use more addresses than this has a fresh bucket for
+            each anyway; memory stays bounded.
+    """
+
+    def __init__(self, *, burst: int, interval: float, capacity: int) -> None:
+        self._burst = burst
+        self._interval = interval
+        self._capacity = capacity
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        """When a bucket that is not full will be; absent: it is."""
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, key: str, now: float) -> float:
+        """Take a token and return 0.0; or take none, and return the seconds until there is one."""
+        full_at = max(self._full_at.get(key, now), now)
+        missing = (full_at - now) / self._interval
+        if missing > self._burst - 1:
+            return (missing - (self._burst - 1)) * self._interval
+        self._full_at[key] = full_at + self._interval
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > self._capacity:
+            self._full_at.popitem(last=False)
+        return 0.0
+
+
+class Gate:
+    """Counts who is inside. Every `arrive` that is no DROP has one `settled` and one `left`."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self._total = 0
+        self._by_address: Counter[str] = Counter()
+        self._in_flight: Counter[Pass] = Counter()
+        self._discovery = Buckets(
+            burst=admission.discovery_burst,
+            interval=admission.discovery_interval,
+            capacity=admission.addresses,
+        )
+
+    @property
+    def connections(self) -> int:
+        """Connections inside, courtesies included."""
+        return self._total
+
+    @property
+    def handshakes(self) -> int:
+        """Handshakes in flight, courtesies included."""
+        return self._in_flight.total()
+
+    def arrive(self, address: str) -> tuple[Pass, float, str]:
+        """Count a connection; return what it may do, when to come back, and the bound it met."""
+        bound = self.admission
+        verdict, retry_after, reason = Pass.ENTER, 0.0, ""
+        if self._total >= bound.connections:
+            verdict, retry_after = Pass.COURTESY, bound.full_retry_after
+            reason = f"{bound.connections} connections"
+        elif self._by_address[address] >= bound.per_address:
+            verdict, retry_after = Pass.COURTESY, bound.full_retry_after
+            reason = f"{bound.per_address} connections of one address"
+        elif self._in_flight[Pass.ENTER] >= bound.handshakes:
+            verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
+            reason = f"{bound.handshakes} handshakes in flight"
+        if verdict is Pass.COURTESY and self._in_flight[Pass.COURTESY] >= bound.courtesies:
+            self._forget_if_gone(address)
+            return Pass.DROP, retry_after, reason
+        self._total += 1
+        self._by_address[address] += 1
+        self._in_flight[verdict] += 1
+        return verdict, retry_after, reason
+
+    def settled(self, verdict: Pass) -> None:
+        """Its handshake is over, however."""
+        self._in_flight[verdict] -= 1
+
+    def left(self, address: str) -> None:
+        """Its connection is gone."""
+        self._total -= 1
+        self._by_address[address] -= 1
+        self._forget_if_gone(address)
+
+    def discovery(self, address: str, now: float) -> float:
+        """Count a discovery link; return 0.0, or the seconds after which one is allowed."""
+        return self._discovery.take(address, now)
+
+    def _forget_if_gone(self, address: str) -> None:
+        if self._by_address[address] <= 0:
+            del self._by_address[address]

@@ -1,0 +1,423 @@
+"""An open link, as the rest of a daemon sees it: requests out, requests in.
+
+    request ──► call number, trace ──► wire        wire ──► handler, as a task ──► answer
+
+Requests out:
+
+1. Everything is a request and has an answer, or `LinkError` (the link ended) or
+   `UnavailableError` (no answer in time). A `Refused` is an answer and returned as a value.
+2. The caller holds policy time until the answer (`hold=True`); a probe that runs for ever beside
+   the real work passes `hold=False`.
+3. Who gives up waiting (cancelled) sends nothing; the answer is dropped when it comes.
+4. While the peer reads slowly a request waits before it is sent, within its own timeout.
+
+Requests in:
+
+5. Each runs as a task of its own, under `Clock.hold`, with `current_trace` set to the trace of
+   the message. At most `Serving.handlers` at once; up to `Serving.queue` more are kept, and then
+   the socket is read no further until half of them are gone: the peer feels it as a full buffer.
+6. A handler that itself waits for an answer on this same link does not count, else two sides
+   that ask each other in a handler would stand still; `Serving.tasks` bounds those too.
+7. An answer is sent when the peer has room for it, and its handler counts until then: who does
+   not read answers is soon read no further.
+8. A handler that raises is answered by `Refused`: an `UnavailableError` as "unavailable" with
+   its `retry_after`, anything else as "internal", with a log line and without details.
+9. A handler is not cancelled when its link ends, for what it does must be whole; its own
+   requests on this link fail then, so it ends soon.
+10. A `Ping` without a sender is asked by a link, not by a component, and answered here: so a
+    dialer knows that the other side has verified it too (`dialer`).
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from agents.runtime.errors import UnavailableError
+from agents.runtime.network import Address, Endpoint, Handler, LinkError
+from agents.runtime.trace import current_trace, new_trace
+from agents.runtime.wire import Wire
+from protocol.access import LinkClass
+from protocol.codes import CloseCode
+from protocol.errors import LinkClosedError, LocalProtocolError
+from protocol.link import Closed, Opened
+from protocol.messages import Message, Ping, Pong, Refused
+from protocol.requests import Requests
+
+if TYPE_CHECKING:
+    from pki.peers import Peer
+
+__all__ = ["Channel", "Handler", "Serving"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How much of one peer's work is done at once."""
+
+    handlers: int = 32
+    """Handlers that run. More than a disk or a database takes at once from one peer; a hub's
+    link carries a whole zone."""
+    queue: int = 64
+    """Requests kept beyond those. Their size is bounded by the frame limits."""
+    tasks: int = 128
+    """Handlers that run or wait on this link itself."""
+
+
+SERVING: Final = Serving()
+"""What every link gets, unless told otherwise."""
+
+_RUNNING: Final[set[asyncio.Task[None]]] = set()
+"""The loop keeps tasks weakly; a handler may outlive its link (rule 9)."""
+
+
+class Channel:
+    """An open link. Made by `dialer` and `listener`; belongs to one event loop.
+
+    Attributes:
+        id: 8 hexadecimal digits that tell links of this process apart in its log.
+        link_class: What the link may carry.
+        peer: Who `verify` says is at the other end; None where the peer has shown nothing.
+        remote: Address and port of the peer as seen here.
+        local: Our own.
+        opened_at: Network time at which the link was open.
+        trace: The trace under which it was made.
+        kind: Which of the product's links this is, for log lines.
+        on_closed: Resolved once, with how the link ended. Never fails; do not cancel it.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        opened: Opened,
+        *,
+        endpoint: Endpoint,
+        handler: Handler,
+        id: str,
+        trace: str,
+        kind: str,
+        remote: Address,
+        local: Address,
+        serving: Serving = SERVING,
+    ) -> None:
+        self.id = id
+        self.link_class: LinkClass = opened.link_class
+        self.peer: Peer | None = opened.peer  # type: ignore[assignment]  # as our verify gave it
+        self.remote = remote
+        self.local = local
+        self.opened_at = endpoint.clock.monotonic()
+        self.trace = trace
+        self.kind = kind
+        self._wire = wire
+        self._clock = endpoint.clock
+        self._handler = handler
+        self._serving = serving
+        self._loop = asyncio.get_running_loop()
+        self._log = endpoint.log.bind(link=id, peer=self.name)
+        self._announced = False
+        self.on_closed: asyncio.Future[Closed] = self._loop.create_future()
+        # Requests out.
+        self._requests = Requests()
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._writers: list[asyncio.Future[None]] = []
+        # Requests in.
+        self._queue: deque[Message] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._nested = 0
+        self._drainers: list[asyncio.Future[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.id} {self.link_class.value} {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Who is at the other end, for people: role and id, or the address of a stranger."""
+        if self.peer is not None:
+            return f"{self.peer.name.role}/{self.peer.name.id.hex()}"
+        return f"{self.remote[0]}:{self.remote[1]}"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self.on_closed.done()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still carry a request."""
+        return not self.on_closed.done()
+
+    def binding(self) -> bytes:
+        """32 bytes that only the two ends of this connection know (enrolment signs them)."""
+        return self._wire.link.binding()
+
+    async def request(
+        self,
+        message: Message,
+        *,
+        timeout: float = 10.0,  # noqa: ASYNC109 - network time, on the clock of the link
+        hold: bool = True,
+    ) -> Message:
+        """Send a request and return its answer.
+
+        Args:
+            message: `call` is filled in, and `trace` if it is empty.
+            timeout: Seconds of network time for everything, waiting to send included.
+            hold: Whether policy time waits for the answer.
+
+        Raises:
+            LinkError: The link has ended, before or while waiting.
+            UnavailableError: No answer in time.
+            LocalProtocolError: This message may not be sent on this link; our bug.
+        """
+        if self.on_closed.done():
+            raise link_error(self.name, self.on_closed.result())
+        if not message.trace:
+            message = msgspec.structs.replace(message, trace=current_trace.get() or new_trace())
+        deadline = self._clock.monotonic() + timeout
+        message = self._requests.open(message, deadline)
+        answer: asyncio.Future[Message] = self._loop.create_future()
+        self._waiting[message.call] = answer
+        self._arm(deadline)
+        nested = asyncio.current_task() in self._tasks
+        if nested:
+            self._nested += 1
+            self._serve_queue()
+        try:
+            with self._clock.hold() if hold else contextlib.nullcontext():
+                if self._wire.write_blocked:
+                    await self._writable_or(answer)
+                if not answer.done():
+                    self._send(message)
+                return await answer
+        finally:
+            self._requests.cancel(message.call)
+            self._waiting.pop(message.call, None)
+            self._settle()
+            if nested:
+                self._nested -= 1
+
+    def close(
+        self,
+        code: CloseCode = CloseCode.NORMAL,
+        text: str = "",
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        """Tell the peer why, and end. Idempotent; `closed` waits for nothing after this."""
+        self._wire.close(code, text, retry_after=retry_after)
+
+    def abort(self) -> None:
+        """Drop the connection without a word."""
+        self._wire.abort()
+
+    async def closed(self) -> Closed:
+        """Wait for the end, and say how it came."""
+        return await asyncio.shield(self.on_closed)
+
+    async def drain(self, within: float = 10.0) -> None:
+        """Wait until nothing is under way in either direction, the link ends, or time is up.
+
+        Before a link is replaced: what was asked on the old one is answered on the old one.
+        """
+        if self._busy() and self.is_open:
+            self._drainers.append(drained := self._loop.create_future())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await drained
+
+    def announce(self) -> None:
+        """Write the line that says that this link is open; its end has one too, then."""
+        self._announced = True
+        self._log.info(
+            "link.opened",
+            kind=self.kind,
+            link_class=self.link_class.value,
+            remote=self.remote,
+            trace=self.trace,
+        )
+
+    # --- called by the wire
+
+    def link_opened(self, event: Opened) -> None:
+        """Nothing: this object exists because of it."""
+
+    def link_received(self, message: Message) -> None:
+        """Give an answer to who waits for it, a request to the handler."""
+        self._log.debug("message.in", type=type(message).__name__, trace=message.trace)
+        if not message.ANSWERS:
+            self._answered(message)
+        elif isinstance(message, Ping) and not message.sender:
+            with contextlib.suppress(LinkClosedError):  # its CLOSE may have come right behind
+                self._send(Pong(id=message.id, call=message.call, trace=message.trace))
+        elif self._queue or not self._may_start():
+            self._queue.append(message)
+            if len(self._queue) >= self._serving.queue:
+                self._wire.pause()
+        else:
+            self._start(message)
+
+    def link_writable(self) -> None:
+        """Wake who waits to send; who comes too late asks again."""
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            if not writer.done():
+                writer.set_result(None)
+
+    def link_closed(self, event: Closed) -> None:
+        """Fail what waits, and tell who cares."""
+        if self.on_closed.done():
+            return
+        self.on_closed.set_result(event)
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(link_error(self.name, event))
+        self.link_writable()
+        self._settle()
+        if self._announced:
+            self._log.info(
+                "link.closed",
+                kind=self.kind,
+                link_class=self.link_class.value,
+                remote=self.remote,
+                code=event.code.name.lower(),
+                reason=event.text,
+                by_peer=event.by_peer,
+                trace=self.trace,
+            )
+
+    # --- at rest
+
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._tasks or self._queue)
+
+    def _settle(self) -> None:
+        if self._drainers and (self.is_closed or not self._busy()):
+            drainers, self._drainers = self._drainers, []
+            for drained in drainers:
+                if not drained.done():
+                    drained.set_result(None)
+
+    # --- requests out
+
+    def _send(self, message: Message) -> None:
+        self._wire.send(message)
+        self._log.debug("message.out", type=type(message).__name__, trace=message.trace)
+
+    def _answered(self, message: Message) -> None:
+        if self._requests.resolve(message) is None:
+            return  # too late, or to nothing that was asked: rule 3
+        answer = self._waiting[message.call]
+        if not answer.done():
+            answer.set_result(message)
+
+    async def _writable_or(self, answer: asyncio.Future[Message]) -> None:
+        """Wait until there is room, or until there is nothing to wait for."""
+        while self._wire.write_blocked and not answer.done():
+            room = self._room()
+            await asyncio.wait((room, answer), return_when=asyncio.FIRST_COMPLETED)
+
+    def _room(self) -> asyncio.Future[None]:
+        writer: asyncio.Future[None] = self._loop.create_future()
+        self._writers.append(writer)
+        return writer
+
+    def _arm(self, due: float) -> None:
+        """Have the timer ring at `due` or sooner; one that rings early looks again."""
+        if self._timer is not None:
+            if self._timer_due <= due:
+                return
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_later(max(due - self._clock.monotonic(), 0.0), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for call in self._requests.expire(self._clock.monotonic()):
+            answer = self._waiting[call.number]
+            if not answer.done():
+                asked = call.request.FRAME.name
+                answer.set_exception(UnavailableError(f"no answer to {asked} from {self.name}"))
+        due = self._requests.next_timeout()
+        if due is not None:
+            self._arm(due)
+
+    # --- requests in
+
+    def _may_start(self) -> bool:
+        running = len(self._tasks)
+        return running - self._nested < self._serving.handlers and running < self._serving.tasks
+
+    def _start(self, message: Message) -> None:
+        task = self._loop.create_task(self._handle(message))
+        self._tasks.add(task)
+        _RUNNING.add(task)
+        task.add_done_callback(self._handled)
+
+    def _handled(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        _RUNNING.discard(task)
+        self._serve_queue()
+        self._settle()
+
+    def _serve_queue(self) -> None:
+        while self._queue and self._may_start():
+            self._start(self._queue.popleft())
+        if len(self._queue) <= self._serving.queue // 2:
+            self._wire.resume()
+
+    async def _handle(self, message: Message) -> None:
+        trace = message.trace or new_trace()
+        current_trace.set(trace)  # a task has a context of its own
+        with self._clock.hold():
+            answer = await self._ask_handler(message)
+            if answer is None:
+                return
+            while self._wire.write_blocked and self.is_open:
+                await self._room()
+            if self.is_open:
+                self._send_answer(msgspec.structs.replace(answer, call=message.call, trace=trace))
+
+    async def _ask_handler(self, message: Message) -> Message | None:
+        try:
+            return await self._handler(self, message)
+        except UnavailableError as exc:
+            return Refused(reason="unavailable", retry_after=exc.retry_after)
+        except Exception:
+            # The last door before the peer: whatever it is, it costs this one request.
+            self._log.exception(
+                "handler.failed", type=type(message).__name__, trace=current_trace.get()
+            )
+            return Refused(reason="internal", text="the other side failed; its log says how")
+
+    def _send_answer(self, answer: Message) -> None:
+        try:
+            self._send(answer)
+        except LocalProtocolError as exc:
+            self._log.error(
+                "answer.unsendable",
+                type=type(answer).__name__,
+                problem=str(exc),
+                trace=answer.trace,
+            )
+            # On a discovery link there are no words for it, and the peer must not wait.
+            self.close(CloseCode.INTERNAL, str(exc))
+
+
+def link_error(name: str, event: Closed) -> LinkError:
+    """The error of everything that waited on a link that ended so."""
+    who = "closed by the peer" if event.by_peer else "closed"
+    why = f": {event.text}" if event.text else ""
+    return LinkError(
+        f"link to {name} {who} ({event.code.name.lower()}){why}",
+        code=event.code,
+        by_peer=event.by_peer,
+        retry_after=event.retry_after,
+        peer_time=event.time,
+    )

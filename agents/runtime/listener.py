@@ -1,0 +1,229 @@
+"""Accepting links on one TCP port, and not more of them than we can serve.
+
+    accept ──► Gate ──► Opening ──► Channel ──► on_channel
+                 │
+                 └── too many: RETRY_AFTER after a handshake, or nothing (`admission`)
+
+A zone server's hub port accepts TCP and is the TLS *client* (`server_side=False`): `classify`
+says for each connection which class of link to ask for.
+
+Contexts are asked for at each connection, so a change of trust or certificate needs no restart
+of the listener. Open links stay as they are: who made them closes them when trust changes
+(`channels` lists them).
+"""
+
+import asyncio
+import errno
+import functools
+from collections.abc import Callable
+from typing import Self
+
+from OpenSSL import SSL
+
+from agents.runtime.admission import Admission, Gate, Pass
+from agents.runtime.channel import Channel
+from agents.runtime.errors import StateError
+from agents.runtime.network import Address, Endpoint, Handler, Verify, client_context
+from agents.runtime.opening import Opening, Side
+from agents.runtime.wire import Wire
+from protocol.access import LinkClass
+from protocol.codes import CloseCode
+from protocol.link import Closed, Opened
+
+__all__ = ["Admission", "Listener"]
+
+BACKLOG = 512
+"""Connections that the kernel keeps until we take them: half a second of handshakes."""
+
+HINTS = {
+    errno.EADDRINUSE: "stop the other program that listens there, or set another port",
+    errno.EADDRNOTAVAIL: "set an address of this host, or one that means all of them (0.0.0.0)",
+    errno.EACCES: "set a port above 1023, or give the service CAP_NET_BIND_SERVICE",
+}
+
+
+class Listener:
+    """One listening port. Made by `start`; belongs to one event loop."""
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        admission: Admission,
+        on_channel: Callable[[Channel], None],
+    ) -> None:
+        self._side = side
+        self._gate = Gate(admission)
+        self._on_channel = on_channel
+        self._server: asyncio.Server | None = None
+        self._openings: set[Opening] = set()
+        self.channels: set[Channel] = set()
+        """Links that are open."""
+        self.host = ""
+        self.port = 0
+        """Where it listens; the one that the system chose if 0 was asked for."""
+
+    @classmethod
+    async def start(
+        cls,
+        host: str,
+        port: int,
+        *,
+        endpoint: Endpoint,
+        verify: Verify,
+        handler: Handler,
+        admission: Admission | None = None,
+        on_channel: Callable[[Channel], None] = lambda _channel: None,
+        server_side: bool = True,
+        classify: Callable[[Address], LinkClass] | None = None,
+        kind: str = "",
+        expected: str = "",
+    ) -> Self:
+        """Listen.
+
+        Args:
+            host: Address to listen on.
+            port: TCP port; 0 for any that is free.
+            endpoint: Who we are.
+            verify: Judges the chain of each peer that shows one.
+            handler: Answers requests, of every class of link.
+            admission: The bounds; its defaults if None.
+            on_channel: Called with each link that opens.
+            server_side: Whether we are the TLS server.
+            classify: Gives the class of each link, if we are the TLS client.
+            kind: Which of the product's links these are, for log lines.
+            expected: Whom they expect, for log lines.
+
+        Raises:
+            StateError: The address cannot be listened on; its hint says what to do.
+        """
+        if server_side == (classify is not None):
+            raise ValueError("a TLS client states the class of its links, a TLS server is told")
+
+        def context(link_class: LinkClass | None) -> SSL.Context:
+            if link_class is None:
+                return endpoint.contexts.server()
+            return client_context(endpoint.contexts, link_class)
+
+        side = Side(
+            endpoint=endpoint,
+            verify=verify,
+            handler=handler,
+            server_side=server_side,
+            context=context,
+            link_class=classify,
+            kind=kind or f"{endpoint.role} port",
+            expected=expected,
+        )
+        self = cls(side, admission=admission or Admission(), on_channel=on_channel)
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._accept, host, port, backlog=BACKLOG
+            )
+        except OSError as exc:
+            raise StateError(
+                f"cannot listen on {host}:{port}: {_words(exc)}",
+                hint=HINTS.get(exc.errno or 0, "set another address or port"),
+            ) from exc
+        self.host, self.port = self._server.sockets[0].getsockname()[:2]
+        return self
+
+    @property
+    def connections(self) -> int:
+        """Connections at this moment, those that are not links yet included."""
+        return self._gate.connections
+
+    @property
+    def handshakes(self) -> int:
+        """Connections that are not links yet."""
+        return self._gate.handshakes
+
+    def close(self) -> None:
+        """Accept nothing more; drop what is no link yet. Open links stay. Idempotent."""
+        if self._server is not None:
+            self._server.close()
+        for opening in list(self._openings):
+            opening.wire.abort()
+
+    async def stop(self, code: CloseCode = CloseCode.GOING_AWAY, text: str = "") -> None:
+        """Close, and end every link with this code."""
+        self.close()
+        channels = list(self.channels)
+        for channel in channels:
+            channel.close(code, text)
+        for channel in channels:
+            await channel.closed()
+
+    def _accept(self) -> Wire:
+        visit = _Visit(self._side, self._gate)
+        visit.opening = Opening(
+            self._side,
+            done=functools.partial(self._done, visit),
+            arrived=visit.arrived,
+            admit=visit.admit,
+            lost=functools.partial(self._lost, visit),
+        )
+        self._openings.add(visit.opening)
+        return visit.opening.wire
+
+    def _done(self, visit: "_Visit", result: Channel | Closed) -> None:
+        self._openings.discard(visit.opening)
+        visit.settle()
+        if isinstance(result, Channel):
+            self.channels.add(result)
+            result.on_closed.add_done_callback(lambda _closed: self.channels.discard(result))
+            result.announce()
+            self._on_channel(result)
+
+    def _lost(self, visit: "_Visit") -> None:
+        self._openings.discard(visit.opening)
+        visit.leave()
+
+
+class _Visit:
+    """What the gate knows of one connection, from its arrival to its end."""
+
+    opening: Opening
+
+    def __init__(self, side: Side, gate: Gate) -> None:
+        self._clock = side.endpoint.clock
+        self._gate = gate
+        self._pass: Pass | None = None
+        self._retry_after = 0.0
+        self._reason = ""
+        self._settled = False
+
+    def arrived(self, remote: Address) -> bool:
+        verdict, self._retry_after, self._reason = self._gate.arrive(remote[0])
+        if verdict is Pass.DROP:
+            self.opening.refused("dropped", self._reason)
+            return False
+        self._pass = verdict
+        return True
+
+    def admit(self, opened: Opened) -> tuple[float, str] | None:
+        if self._pass is Pass.COURTESY:
+            return self._retry_after, self._reason
+        if opened.link_class is LinkClass.DISCOVERY:
+            wait = self._gate.discovery(self.opening.remote[0], self._clock.monotonic())
+            if wait > 0:
+                bound = self._gate.admission
+                return wait, f"more than {bound.discovery_burst} discovery links of one address"
+        return None
+
+    def settle(self) -> None:
+        if self._pass is not None and not self._settled:
+            self._settled = True
+            self._gate.settled(self._pass)
+
+    def leave(self) -> None:
+        self.settle()
+        if self._pass is not None:
+            self._gate.left(self.opening.remote[0])
+            self._pass = None
+
+
+def _words(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use"
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,245 @@
+"""From a TCP connection to an open link, or to one line that says why there is none.
+
+    TCP ──► TLS ──► whose chain? ──► HELLO, if none ──► admitted? ──► Channel
+             │          │                │                │
+             └──────────┴────────────────┴────────────────┴──────► link.refused, once (E5)
+
+Both ways of making a link pass here, so both refuse in the same words. A line has what an
+operator needs to act: which link, from where, the fingerprint of the key that was *shown* (a
+refused peer has proven nothing, but its own `pki show` prints the same text), what was expected,
+what came, and what to do (`REMEDIES`).
+
+A connection that ends by itself before anything was refused (a port scan, a health check, a peer
+that went away) is no refusal, and a debug line.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, cast
+
+from OpenSSL import SSL
+
+from agents.runtime.channel import Channel
+from agents.runtime.network import Address, Endpoint, Handler, Verify
+from agents.runtime.trace import current_trace, new_trace
+from agents.runtime.wire import Wire
+from pki import certificates
+from pki.errors import PKIError
+from protocol.access import LinkClass
+from protocol.codes import CloseCode
+from protocol.link import Closed, Link, Opened
+from protocol.messages import Message
+
+__all__ = ["REMEDIES", "Opening", "Side", "addresses", "shown_fingerprint"]
+
+REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "lost": "look into the other side's log: it went away without a word",
+        "protocol_error": "something that does not speak this protocol: see what runs there",
+        "frame_too_large": "compare the versions of both sides",
+        "unknown_frame": "compare the versions of both sides",
+        "not_allowed": "compare the versions of both sides; if equal, treat the peer as hostile",
+        "wrong_version": "upgrade the older side",
+        "handshake_timeout": "look for a firewall or an overloaded host between both sides",
+        "idle_timeout": "nothing: the peer connects again",
+        "untrusted": "compare `pki show` of both sides: a member follows the ledger by itself; "
+        "anything else is not of this deployment",
+        "expired": "nothing if it comes back renewed; otherwise compare the clocks of both hosts",
+        "clock": "set the clocks of both hosts",
+        "revoked": "nothing if it comes back re-keyed; otherwise somebody uses a revoked key",
+        "wrong_role": "check which component listens at that address",
+        "trust_changed": "nothing: it connects again with what is trusted now",
+        "retry_after": "nothing if it is rare; otherwise raise the bound, or add a responder",
+        "internal": "read the error in the log of the side that failed",
+        "dropped": "nothing if it is rare; otherwise find out who connects so often",
+        "unready": "wait for this component's own certificate; `pki show` says what is missing",
+    }
+)
+"""For each reason of a refusal, what an operator can do."""
+
+OPENED_AS: Final[Mapping[LinkClass | None, str]] = MappingProxyType(
+    {
+        None: "a certificate of this deployment under a trusted root, or HELLO",
+        LinkClass.MEMBER: "a peer of this deployment under a trusted root",
+        LinkClass.ENROLMENT: "a server of this deployment under a trusted root",
+        LinkClass.DISCOVERY: "anybody who has the ledger",
+    }
+)
+"""What is expected where the maker of a link says nothing narrower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What all links of one listener, or one dial, have in common on this side."""
+
+    endpoint: Endpoint
+    verify: Verify
+    handler: Handler
+    server_side: bool
+    """Whether this is the TLS server, whoever dialled."""
+    context: Callable[[LinkClass | None], SSL.Context]
+    """Asked at each connection, with its class. Raises `LookupError` while there is none."""
+    link_class: Callable[[Address], LinkClass] | None
+    """What a TLS client asks for; None on the TLS server, which is told."""
+    kind: str
+    """Which of the product's links this is, for log lines."""
+    expected: str
+    """Whom this link expects, for log lines; empty: what its class says."""
+
+    def expects(self, link_class: LinkClass | None) -> str:
+        """Whom a link of this class expects, for people."""
+        return self.expected or OPENED_AS[link_class]
+
+
+class Opening:
+    """One connection until it is a channel or gone. An `Owner` of its wire.
+
+    Args:
+        side: What it has in common with others.
+        admit: Asked when the link is open; returns None, or the seconds after which to come
+            back, and the reason.
+        arrived: Asked when TCP stands; False drops the connection.
+        done: Called once with the channel, or with how it ended.
+        lost: Called once when the connection is gone, be it then a channel or not.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        done: Callable[[Channel | Closed], None],
+        arrived: Callable[[Address], bool] = lambda _address: True,
+        admit: Callable[[Opened], tuple[float, str] | None] = lambda _opened: None,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.remote: Address = ("", 0)
+        self.id = secrets.token_hex(4)
+        self.trace = current_trace.get() or new_trace()
+        self._side = side
+        self._done = done
+        self._arrived = arrived
+        self._admit = admit
+        self._link_class: LinkClass | None = None
+        self._local: Address = ("", 0)
+        self._turned_away = False
+        self._shown: Sequence[bytes] = ()
+        self.wire = Wire(
+            self._make_link,
+            clock=side.endpoint.clock,
+            scratch=side.endpoint.scratch,
+            owner=self,
+            high_water=side.endpoint.limits.send_high_water,
+            lost=lost,
+        )
+
+    def refused(self, reason: str, got: str, *, by_peer: bool = False) -> None:
+        """Write the one line of a refused connection."""
+        self._side.endpoint.log.warning(
+            "link.refused",
+            link=self.id,
+            kind=self._side.kind,
+            remote=self.remote,
+            fingerprint=shown_fingerprint(self._shown),
+            expected=self._side.expects(self._link_class),
+            reason=reason,
+            got=got,
+            by_peer=by_peer,
+            remedy=REMEDIES.get(reason, ""),
+            trace=self.trace,
+        )
+
+    # --- called by the wire
+
+    def _make_link(self, transport: asyncio.Transport) -> Link | None:
+        side = self._side
+        endpoint = side.endpoint
+        self.remote, self._local = addresses(transport)
+        if not self._arrived(self.remote):
+            return None
+        if side.link_class is not None:
+            self._link_class = side.link_class(self.remote)
+        try:
+            context = side.context(self._link_class)
+        except LookupError as exc:
+            self.refused("unready", str(exc))
+            self._done(Closed(code=CloseCode.LOST, text=str(exc), by_peer=False))
+            return None
+        return Link(
+            context,
+            server_side=side.server_side,
+            local_role=endpoint.role,
+            verify=side.verify,
+            link_class=self._link_class,
+            limits=endpoint.limits,
+            handshake_deadline=endpoint.clock.monotonic() + endpoint.handshake_timeout,
+            idle_timeout=endpoint.idle_timeout,
+        )
+
+    def link_opened(self, event: Opened) -> None:
+        """Hand the wire over to a channel, or turn the peer away."""
+        self._link_class, self._shown = event.link_class, event.chain
+        turned = self._admit(event)
+        if turned is not None:
+            retry_after, got = turned
+            self._turned_away = True
+            self.refused("retry_after", got)
+            self.wire.close(CloseCode.RETRY_AFTER, retry_after=retry_after)
+            return
+        channel = Channel(
+            self.wire,
+            event,
+            endpoint=self._side.endpoint,
+            handler=self._side.handler,
+            id=self.id,
+            trace=self.trace,
+            kind=self._side.kind,
+            remote=self.remote,
+            local=self._local,
+        )
+        self.wire.owner = channel
+        self._done(channel)
+
+    def link_received(self, message: Message) -> None:
+        """Nothing: what a peer says while it is turned away."""
+
+    def link_writable(self) -> None:
+        """Nothing: an opening sends nothing."""
+
+    def link_closed(self, event: Closed) -> None:
+        """Say why, unless that was said."""
+        self._shown = self._shown or event.shown_chain
+        if self._turned_away:
+            pass
+        elif event.code in (CloseCode.LOST, CloseCode.NORMAL, CloseCode.GOING_AWAY):
+            self._side.endpoint.log.debug(
+                "link.abandoned",
+                link=self.id,
+                kind=self._side.kind,
+                remote=self.remote,
+                reason=event.text,
+                trace=self.trace,
+            )
+        else:
+            self.refused(event.code.name.lower(), event.text, by_peer=event.by_peer)
+        self._done(event)
+
+
+def addresses(transport: asyncio.BaseTransport) -> tuple[Address, Address]:
+    """Where the peer is and where we are; unknown where the peer has gone already."""
+    peer, ours = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+    return cast(Address, tuple(peer[:2]) if peer else ("", 0)), cast(
+        Address, tuple(ours[:2]) if ours else ("", 0)
+    )
+
+
+def shown_fingerprint(chain: Sequence[bytes]) -> str:
+    """The fingerprint (A11) of the leaf key of a chain, or "-" where there is no key of ours."""
+    if not chain:
+        return "-"
+    try:
+        return certificates.read(chain[0]).fingerprint
+    except PKIError:
+        return "-"

@@ -1,0 +1,280 @@
+"""Bytes and time between a socket and the link machine that thinks.
+
+    socket ──► buffer_updated ──► Link.receive_data ──► events ──► owner
+    socket ◄── one write a loop turn ◄── Link.data_to_send ◄── send, close
+    timer  ──► Link.handle_timeout
+
+Rules:
+
+1. Whatever goes in (bytes, end of stream, time, a send), `_after` follows: deliver the events,
+   have a flush scheduled, see to the timer.
+2. Everything sent in one turn of the loop is one TLS write and one system call (`_flush`).
+3. The timer is lazy: it is moved forward only when something is due sooner, and otherwise finds
+   out when it rings that it is early (`handle_timeout` is harmless then). Idle deadlines move
+   with every byte; a timer would otherwise cost more than the byte.
+4. The end is polite: after our CLOSE the sending side is shut and input is thrown away until
+   the peer has closed too, or `LINGER` seconds, or `LINGER_BYTES`. Closing a socket with unread
+   input makes the kernel send a reset, which can overtake the CLOSE that says why.
+5. `write_blocked` is true while the link or the socket holds more than the high-water mark;
+   who sends asks first. Nothing is dropped, so the mark is exceeded by one message at most
+   for each sender that did.
+6. A link is made when TCP stands, not before: its deadlines start there, and who is at the
+   other end decides what it is, or that there is none.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from agents.runtime.clock import Clock
+from protocol.codes import CloseCode
+from protocol.link import Closed, Event, Link, Opened, Received
+from protocol.messages import Message
+
+__all__ = ["LINGER", "LINGER_BYTES", "Owner", "Wire"]
+
+LINGER = 2.0
+"""Seconds to wait for the peer's end after ours: a few round trips."""
+
+LINGER_BYTES = 1 << 20
+"""Bytes thrown away after the end; who sends more is not listening."""
+
+
+class Owner(Protocol):
+    """Who is told what happens on a wire."""
+
+    def link_opened(self, event: Opened) -> None:
+        """The link is open. At most once."""
+        ...
+
+    def link_received(self, message: Message) -> None:
+        """A message came that the peer may send."""
+        ...
+
+    def link_closed(self, event: Closed) -> None:
+        """The link has ended. Once, and last."""
+        ...
+
+    def link_writable(self) -> None:
+        """`write_blocked` may have become false."""
+        ...
+
+
+class Wire(asyncio.BufferedProtocol):
+    """Owns one socket and one link. Not safe for use by several threads.
+
+    Args:
+        make_link: Makes the machine for a connection, or gives None, and it is dropped.
+        scratch: The read buffer, shared by all wires of a loop: between `get_buffer` and
+            `buffer_updated` no other wire runs.
+        owner: Is told; may be replaced at any time.
+        lost: Is called once when a connection that was made is gone.
+        high_water: Bytes waiting to be written above which `write_blocked` is true.
+    """
+
+    def __init__(
+        self,
+        make_link: Callable[[asyncio.Transport], Link | None],
+        *,
+        clock: Clock,
+        scratch: bytearray,
+        owner: Owner,
+        high_water: int,
+        lost: Callable[[], None],
+    ) -> None:
+        self.owner = owner
+        self._make_link = make_link
+        self._clock = clock
+        self._scratch = scratch
+        self._view = memoryview(scratch)
+        self._high_water = high_water
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._made: Link | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._flush_scheduled = False
+        self._reading = True
+        self._socket_full = False
+        self._crowded = False
+        self._ended = False
+        self._lingering = False
+        self._discarded = 0
+
+    @property
+    def link(self) -> Link:
+        """The machine, for questions; there is one from `connection_made` on."""
+        if self._made is None:
+            raise RuntimeError("not connected")
+        return self._made
+
+    @property
+    def ended(self) -> bool:
+        """Whether `Closed` was delivered."""
+        return self._ended
+
+    @property
+    def write_blocked(self) -> bool:
+        """Whether the peer reads more slowly than we write; see rule 5."""
+        if self._socket_full:
+            return True
+        if self.link.bytes_buffered <= self._high_water:
+            return False
+        self._crowded = True
+        return True
+
+    def send(self, message: Message) -> None:
+        """Have a message written in this turn of the loop.
+
+        Raises:
+            LocalProtocolError: This link may not carry it.
+        """
+        self.link.send(message)
+        self._schedule_flush()
+
+    def close(
+        self,
+        code: CloseCode,
+        text: str = "",
+        *,
+        time: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Say why, and end. Idempotent."""
+        if not self._ended and self._made is not None:
+            self._after(
+                self._made.close(
+                    code, text, time=time, retry_after=retry_after, now=self._clock.monotonic()
+                )
+            )
+
+    def abort(self) -> None:
+        """Drop the connection without a word: the peer gets a reset. Idempotent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Read no more until `resume`: the peer's sends fill its own buffers. Idempotent."""
+        if self._reading and not self._ended and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again. Idempotent."""
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # --- called by the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: a TLS client has its first flight ready."""
+        assert isinstance(transport, asyncio.Transport)  # a stream protocol gets no other
+        self._transport = transport
+        self._made = self._make_link(transport)
+        if self._made is None:
+            self._ended = True
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=self._high_water)
+        self._after([])
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where the loop puts the next bytes."""
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Feed the link."""
+        if self._ended:
+            self._discarded += nbytes
+            if self._discarded > LINGER_BYTES:
+                self.abort()
+            return
+        data = bytes(self._view[:nbytes])  # a copy: the link may keep a part of it
+        self._after(self.link.receive_data(data, self._clock.monotonic()))
+
+    def eof_received(self) -> bool:
+        """The peer has ended; there is no half-close over TLS, so have we."""
+        if not self._ended:
+            self._after(self.link.receive_eof(self._clock.monotonic()))
+        return False  # the transport writes what it has, and closes
+
+    def pause_writing(self) -> None:
+        """The socket's buffer is full."""
+        self._socket_full = True
+
+    def resume_writing(self) -> None:
+        """It has emptied."""
+        self._socket_full = False
+        self.owner.link_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone, with or without a word."""
+        if not self._ended:
+            self._after(self.link.receive_eof(self._clock.monotonic()))
+        self._cancel_timer()
+        self._lost()
+
+    # --- after every input
+
+    def _after(self, events: Sequence[Event]) -> None:
+        """Deliver, flush, re-arm: the same after every input."""
+        for event in events:
+            match event:
+                case Received(message=message):
+                    self.owner.link_received(message)
+                case Opened():
+                    self.owner.link_opened(event)
+                case Closed():
+                    self._end(event)
+        self._schedule_flush()
+        if not self._ended:
+            self._arm()
+
+    def _end(self, event: Closed) -> None:
+        self._ended = True
+        self._cancel_timer()
+        self.resume()
+        self.owner.link_closed(event)
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        data = self.link.data_to_send()
+        if data:
+            transport.write(data)
+        if self._ended and not self._lingering:
+            self._lingering = True
+            self._timer = self._loop.call_later(LINGER, self.abort)
+            transport.write_eof()
+        elif self._crowded and not self._socket_full:
+            self._crowded = False
+            self.owner.link_writable()
+
+    # --- time
+
+    def _arm(self) -> None:
+        due = self.link.next_timeout()
+        if due is None or (self._timer is not None and self._timer_due <= due):
+            return
+        self._cancel_timer()
+        self._timer_due = due
+        self._timer = self._loop.call_later(max(due - self._clock.monotonic(), 0.0), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._after(self.link.handle_timeout(self._clock.monotonic()))
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
