@@ -1,0 +1,1 @@
+"""Tests of pki: pure, one file a module."""
