@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.lab.clock import NEVER, REPORT, WAKE, LabClock, from_micros, to_micros
-from agents.lab.page import LEAP, Page, milli
+from agents.lab.page import LEAP, Leg, Page, milli
 from agents.lab.time import STALE, STRIDE, Conductor, Program, Progress, Target, plan
 from agents.runtime.clock import Clock, monotonic_ns
 
@@ -262,18 +262,45 @@ async def test_a_task_that_resumes_others_still_names_its_next_date_in_time() ->
 
 
 async def test_a_date_inside_the_leg_under_way_is_woken_on_the_way() -> None:
-    async with lab(rate=100_000) as made:  # a stride is over an hour long
-        clock = made.clock("client-01")
-        arrival = asyncio.create_task(made.conductor.advance(1000 * HOUR, show=True))
-        await until(lambda: any(p.rate == 100_000.0 for p in made.progress))
-        leg = made.page.read()
-        date = clock.now() + timedelta(minutes=10)
+    page = Page.create(NOW, monotonic_ns())
+    page.publish(Leg(monotonic_ns(), NOW, to_micros(START + 10**5 * HOUR), milli(3600)))
+    async with Conductor(page) as conductor:  # that leg lasts a day of network time
+        clock = LabClock.attach(page.fd, conductor.enlist("client-01").detach())
+        date = START + timedelta(minutes=3)
         await clock.wait_until(date)
         assert clock.now() >= date
-        assert to_micros(date) < leg.p1
-        arrival.cancel()
-        with suppress(asyncio.CancelledError):
-            await arrival
+        assert to_micros(clock.now()) < page.read().p1
+        clock.close()
+    page.close()
+
+
+async def test_all_is_read_until_nothing_is_left_at_one_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B takes a hold and answers A while the conductor is between their two sockets."""
+    page = Page.create(NOW, monotonic_ns())
+    conductor = Conductor(page)
+    read_from = conductor._read_from
+    with conductor.enlist("b") as b, conductor.enlist("a") as a:
+        b.send(REPORT.pack(NEVER, 0, 0, 0))
+        a.send(REPORT.pack(NEVER, 1, monotonic_ns(), 0))
+        conductor._read_reports()
+        assert conductor.holding() == ("a",)
+        a.send(REPORT.pack(NEVER, 1, monotonic_ns(), 0))
+
+        def hand_on(fd: int) -> None:
+            monkeypatch.setattr(conductor, "_read_from", read_from)
+            b.send(REPORT.pack(NEVER, 1, monotonic_ns(), 0))
+            a.send(REPORT.pack(NEVER, 0, 0, 0))
+            read_from(fd)
+
+        monkeypatch.setattr(conductor, "_read_from", hand_on)
+        conductor._read_reports()
+        assert conductor.holding() == ("b",)
+    conductor._read_reports()
+    assert conductor.enlisted() == ()
+    conductor._poll.close()
+    page.close()
 
 
 async def test_elapsed_follows_policy_time_and_sleep_does_not() -> None:

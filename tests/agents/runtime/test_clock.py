@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.runtime.clock import MAX_PAUSE, Clock, SystemClock, Waiters, monotonic_ns
+from agents.runtime.clock import MAX_PAUSE, MIN_PAUSE, Clock, SystemClock, Waiters, monotonic_ns
 from tests.support.clock import FakeClock, settle
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -63,10 +63,10 @@ async def test_system_clock_set_back_is_not_early() -> None:
 
 
 async def test_system_clock_slewed_near_the_date_does_not_poll() -> None:
-    machine = Machine((59.9999999, -0.002))
+    machine = Machine((59.9999999, -0.000001))
     await clock_of(machine).wait_until(START + timedelta(minutes=1))
     assert machine.wall >= (START + timedelta(minutes=1)).timestamp()
-    assert len(machine.pauses) <= 6
+    assert min(pause for pause in machine.pauses if pause) >= MIN_PAUSE
 
 
 async def test_system_clock_gives_way_for_a_past_date() -> None:
