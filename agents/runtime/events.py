@@ -43,14 +43,31 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "lost": "lines before this one that could not be written",
         "traceback": "where in our program an unexpected exception came from",
         # Those of some events, or bound to a logger.
+        "by_peer": "whether the other side said so",
+        "code": "the close code, as a name",
+        "expected": "who or what should have been there",
+        "fingerprint": "fingerprint of a key: the hex digits of its KeyID; `-` if none was shown",
+        "got": "what was there instead",
+        "kind": "which link, or which certificate",
+        "link": "number of the connection, on each of its lines",
+        "link_class": "`discovery`, `enrolment` or `member`",
+        "peer": "who is at the other end of the link",
         "problem": "what is wrong, in words",
         "reason": "why, in words or as a name",
+        "remedy": "what to do about it",
+        "remote": "address and port of the other end",
+        "trace": "the trace id of the message that this belongs to, the same on every component",
+        "type": "the kind of message",
         "version": "version of the program",
     }
 )
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
+        "answer.unsendable": Event(
+            "The answer to a request could not be sent, and the link was closed: a fault of ours.",
+            *("problem", "trace", "type"),
+        ),
         "daemon.failed": Event("The program ends because of an error.", "problem"),
         "daemon.reload_refused": Event(
             "A reload was asked for and refused; what was in use stays in use.", "problem"
@@ -58,6 +75,31 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "daemon.reloaded": Event("The configuration was read again and is in use."),
         "daemon.started": Event("The program is ready for work.", "version"),
         "daemon.stopping": Event("The program was asked to stop, and does.", "reason"),
+        "handler.failed": Event(
+            "A request was not answered because of a fault of ours; the peer was told so.",
+            *("trace", "type"),
+        ),
+        "link.abandoned": Event(
+            "A connection ended before it was a link, and nobody was refused.",
+            *("kind", "link", "reason", "remote", "trace"),
+        ),
+        "link.closed": Event(
+            "A link that was open has ended.",
+            *("by_peer", "code", "kind", "link_class", "reason", "remote", "trace"),
+        ),
+        "link.opened": Event(
+            "A link is open.",
+            *("kind", "link_class", "remote", "trace"),
+        ),
+        "link.refused": Event(
+            "A connection was refused, by us or by the other side; `remedy` says what to do.",
+            *("by_peer", "expected", "fingerprint", "got", "kind", "link", "reason", "remedy"),
+            *("remote", "trace"),
+        ),
+        "message.in": Event("A message came.", "trace", "type"),
+        "message.out": Event("A message was sent.", "trace", "type"),
+        "task.failed": Event("Work beside the rest ended because of a fault of ours."),
+        "task.unavailable": Event("Work beside the rest was given up for now.", "reason"),
     }
 )
 

@@ -241,7 +241,7 @@ def _plain(value: object, depth: int = 4) -> object:
         case _ if depth == 0:
             return _type_name(value)
         case Mapping():
-            return {_text(str(key)): _plain(item, depth - 1) for key, item in value.items()}
+            return {str(_plain(key, 0)): _plain(item, depth - 1) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item, depth - 1) for item in value]
         case set() | frozenset():
