@@ -14,20 +14,22 @@ that went away) is no refusal, and a debug line.
 """
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, cast
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
 from agents.runtime.channel import Channel
 from agents.runtime.network import Address, Endpoint, Handler, Verify
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
-from pki import certificates
-from pki.errors import PKIError
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Closed, Link, Opened
@@ -236,10 +238,15 @@ def addresses(transport: asyncio.BaseTransport) -> tuple[Address, Address]:
 
 
 def shown_fingerprint(chain: Sequence[bytes]) -> str:
-    """The fingerprint (A11) of the leaf key of a chain, or "-" where there is no key of ours."""
+    """Return the fingerprint (A11) of the leaf key of a chain; "-" where none was shown.
+
+    A refused certificate need not be of our profile, so nothing but its key is looked at.
+    """
     if not chain:
         return "-"
     try:
-        return certificates.read(chain[0]).fingerprint
-    except PKIError:
+        key = x509.load_der_x509_certificate(chain[0]).public_key()
+        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return "-"
+    return hashlib.sha256(spki).hexdigest()

@@ -24,7 +24,7 @@ Rules:
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from agents.runtime.clock import Clock
 from protocol.codes import CloseCode
@@ -171,14 +171,15 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: a TLS client has its first flight ready."""
-        assert isinstance(transport, asyncio.Transport)  # a stream protocol gets no other
-        self._transport = transport
-        self._made = self._make_link(transport)
+        # A stream protocol gets no other; uvloop's own does not descend from it.
+        stream = cast(asyncio.Transport, transport)
+        self._transport = stream
+        self._made = self._make_link(stream)
         if self._made is None:
             self._ended = True
-            transport.abort()
+            stream.abort()
             return
-        transport.set_write_buffer_limits(high=self._high_water)
+        stream.set_write_buffer_limits(high=self._high_water)
         self._after([])
 
     def get_buffer(self, sizehint: int) -> bytearray:
