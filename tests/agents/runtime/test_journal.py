@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agents.runtime import journal as module
 from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.files import DiskFiles
 from agents.runtime.journal import MAX_BATCH, MAX_RECORD, Journal
 
 
@@ -176,6 +177,41 @@ async def test_compacting_replaces_the_content(tmp_path: Path) -> None:
     assert await reopened(path) == [b"sum", b"after"]
 
 
+class FullDisk(DiskFiles):
+    full = False
+
+    def write_atomic(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        if self.full:
+            raise StateError(f"cannot write {path}: no space left on device")
+        super().write_atomic(path, data, mode)
+
+
+async def test_compacting_that_fails_leaves_the_old_content_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    disk = FullDisk()
+    journal, _ = Journal.open(path, disk)
+    await journal.append(b"old")
+    disk.full = True
+    with pytest.raises(StateError, match="no space left"):
+        await journal.compact([b"sum"])
+    await journal.append(b"after")
+    await journal.close()
+    assert await reopened(path) == [b"old", b"after"]
+
+
+async def test_a_cancelled_compacting_is_finished_before_anything_else(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    await journal.append(b"old")
+    compact = asyncio.create_task(journal.compact([b"sum"]))
+    await asyncio.sleep(0)
+    compact.cancel()
+    await journal.append(b"after")
+    await journal.close()
+    assert compact.cancelled()
+    assert await reopened(path) == [b"sum", b"after"]
+
+
 async def test_an_append_during_compacting_comes_after(tmp_path: Path) -> None:
     path = tmp_path / "issued"
     journal, _ = Journal.open(path)
@@ -278,6 +314,7 @@ def test_batches_read_back(batches: list[list[bytes]]) -> None:
 WRITER = """
 import asyncio, sys
 from pathlib import Path
+from agents.runtime.files import DiskFiles
 from agents.runtime.journal import Journal
 
 async def main():
