@@ -15,10 +15,26 @@ import msgpack
 
 from pki.errors import MalformedError
 
-__all__ = ["MAX_DEPTH", "as_bool", "as_bytes", "as_int", "as_list", "as_text", "pack", "unpack"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_ITEMS",
+    "as_bool",
+    "as_bytes",
+    "as_int",
+    "as_list",
+    "as_text",
+    "pack",
+    "unpack",
+]
 
 MAX_DEPTH: Final = 16
 """Arrays within arrays; the deepest of our formats has five."""
+MAX_ITEMS: Final = 2048
+"""Items of one array; the longest of ours is a slot's 1,024 entries.
+
+Memory for an array is reserved when its header is read, so without a limit a few nested headers
+would ask for much more than they bring.
+"""
 
 
 def pack(value: object) -> bytes:
@@ -55,12 +71,11 @@ def unpack(data: bytes, *, max_bytes: int) -> object:
             raw=False,
             max_str_len=max_bytes,
             max_bin_len=max_bytes,
-            max_array_len=max_bytes,
+            max_array_len=MAX_ITEMS,
             max_map_len=0,
             max_ext_len=0,
         )
         canonical = pack(value)
-    # What msgpack and our own `pack` can raise for hostile bytes; RecursionError by neither.
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
         raise MalformedError(f"not canonical msgpack: {str(exc)[:80]}") from exc
     if canonical != data:

@@ -1,0 +1,401 @@
+"""The seven kinds of certificate, and reading one.
+
+    root                 itself      CA, path length 1
+      server-tls         root        TLS at both ends
+      hub-tls            root        TLS at both ends
+      zone-server-tls    root        TLS at both ends
+      message-signing    root        signatures of messages; TLS refuses it
+      client-ca          root        CA, path length 0
+        client-tls       client CA   TLS at both ends
+
+Every kind but the root names role and id of its holder in one URI (`pki.names`). A role has one
+kind and a kind has one profile, so `read` can say which kind a certificate is: that whose role
+it names, if usage, CA flag and path length are exactly that profile's. A certificate with any
+other mixture is of no kind, whoever has signed it.
+
+A TLS certificate serves at both ends of a link because each of its holders does: a client
+listens for its neighbour, a hub is the TLS server of its zone servers.
+
+The subject key identifier is the KeyID (RFC 7093, method 4), so that any tool shows it.
+`read` never looks there: a KeyID is always computed, over the 91 bytes of the key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pki import keys
+from pki.errors import MalformedError, RefusedError, SignatureError
+from pki.keys import KeyId, PrivateKey, PublicKey
+from pki.names import Name, Role
+
+__all__ = [
+    "BACKDATE",
+    "MAX_CERTIFICATE",
+    "MAX_FQDN",
+    "MAX_REQUEST",
+    "NEVER",
+    "PROFILES",
+    "CertificateRequest",
+    "Facts",
+    "Kind",
+    "Profile",
+    "make_request",
+    "make_root",
+    "parse_request",
+    "read",
+]
+
+BACKDATE: Final = timedelta(hours=1)
+"""How far before its making a certificate begins: room for the clocks of its readers."""
+
+NEVER: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""RFC 5280, 4.1.2.5: the date of what has no end. Roots never expire (A2)."""
+
+MAX_CERTIFICATE: Final = 4096
+"""Bytes of a certificate that is read; ours have about 600."""
+MAX_REQUEST: Final = 1024
+"""Bytes of a request that is read; ours have about 230."""
+MAX_FQDN: Final = 53
+"""Characters of a server's name: X.509 gives a common name 64, ` Root 99999` needs eleven."""
+
+_KEY_PLACE: Final = 6
+"""RFC 5280, 4.1: the key is the seventh field of what is signed, version included."""
+_REQUEST_KEY_PLACE: Final = 2
+"""RFC 2986, 4.1."""
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+
+class Kind(StrEnum):
+    """What a certificate is for. The text is that of settings, logs and messages."""
+
+    ROOT = "root"
+    SERVER_TLS = "server-tls"
+    MESSAGE_SIGNING = "message-signing"
+    HUB_TLS = "hub-tls"
+    ZONE_SERVER_TLS = "zone-server-tls"
+    CLIENT_CA = "client-ca"
+    CLIENT_TLS = "client-tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The form of one kind. The extension objects are made once and used for every certificate."""
+
+    issuer: Kind
+    """Kind of the certificate above it."""
+    role: Role | None
+    """Role that its name states; a root has no name."""
+    path_length: int | None
+    """How many CAs may stand below; `None` for what is no CA."""
+    key_usage: x509.KeyUsage
+    extended: x509.ExtendedKeyUsage | None
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether it signs certificates."""
+        return self.path_length is not None
+
+    @property
+    def constraints(self) -> x509.BasicConstraints:
+        """The extension that says so."""
+        return x509.BasicConstraints(ca=self.is_ca, path_length=self.path_length)
+
+
+def _usage(*, signs_certificates: bool, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+_LEAF: Final = _usage(signs_certificates=False, signs=True)
+_TLS: Final = x509.ExtendedKeyUsage(
+    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+)
+
+
+def _tls(issuer: Kind, role: Role) -> Profile:
+    return Profile(issuer, role, None, _LEAF, _TLS)
+
+
+PROFILES: Final[Mapping[Kind, Profile]] = MappingProxyType(
+    {
+        # A root signs the ledger and its heads as well.
+        Kind.ROOT: Profile(Kind.ROOT, None, 1, _usage(signs_certificates=True, signs=True), None),
+        Kind.SERVER_TLS: _tls(Kind.ROOT, Role.SERVER),
+        Kind.HUB_TLS: _tls(Kind.ROOT, Role.HUB),
+        Kind.ZONE_SERVER_TLS: _tls(Kind.ROOT, Role.ZONE_SERVER),
+        Kind.CLIENT_TLS: _tls(Kind.CLIENT_CA, Role.CLIENT),
+        # Any usage but those of TLS keeps it from passing as a TLS certificate.
+        Kind.MESSAGE_SIGNING: Profile(
+            Kind.ROOT,
+            Role.MESSAGE_SIGNING,
+            None,
+            _LEAF,
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]),
+        ),
+        # OpenSSL takes the usages of a CA as a bound on what stands below it.
+        Kind.CLIENT_CA: Profile(
+            Kind.ROOT,
+            Role.CLIENT_CA,
+            0,
+            _usage(signs_certificates=True, signs=False),
+            _TLS,
+        ),
+    }
+)
+"""The profile of each kind."""
+
+_KIND_OF_ROLE: Final = {profile.role: kind for kind, profile in PROFILES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a certificate says. Nothing here is verified: not its signature, nor its dates."""
+
+    der: bytes = field(repr=False)
+    serial: int
+    name: Name | None
+    """Its one URI, if that is a name of a component."""
+    kind: Kind | None
+    """The kind whose profile it has, to the letter; `None` for any other mixture."""
+    subject: str
+    """Common name."""
+    key_id: KeyId
+    spki: bytes = field(repr=False)
+    issuer_cn: str
+    not_before: datetime
+    not_after: datetime
+    is_ca: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """The KeyID as text: the one fingerprint of a key (A11)."""
+        return self.key_id.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A request whose sender has proven that it holds the private key. It has no name."""
+
+    spki: bytes
+    public_key: PublicKey = field(repr=False, compare=False)
+
+    @property
+    def key_id(self) -> KeyId:
+        """Name of the key."""
+        return keys.key_id(self.spki)
+
+
+def common_name(text: str) -> x509.Name:
+    """Return the X.509 name that has this common name and nothing else."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def make_root(key: PrivateKey, fqdn: str, index: int, now: datetime, serial: int) -> bytes:
+    """Make the certificate of a root: `<fqdn> Root <index>`, self-signed, without an end.
+
+    Args:
+        key: The root's key, which signs it.
+        fqdn: Name of the server, at most `MAX_FQDN` characters.
+        index: Place in the server's chain, from 0 (A2).
+        now: Policy time; it begins `BACKDATE` before.
+        serial: Positive, below 2^159.
+
+    Raises:
+        ValueError: Arguments out of range.
+    """
+    if not 0 < len(fqdn) <= MAX_FQDN or index < 0:
+        raise ValueError(f"no root {index} of a name of {len(fqdn)} characters")
+    name = common_name(f"{fqdn} Root {index}")
+    profile = PROFILES[Kind.ROOT]
+    public = key.public_key()
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(serial)
+        .not_valid_before((now - BACKDATE).astimezone(UTC).replace(microsecond=0))
+        .not_valid_after(NEVER)
+        .add_extension(profile.constraints, critical=True)
+        .add_extension(profile.key_usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(keys.key_id(public)), critical=False)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def make_request(key: PrivateKey, kind: Kind) -> bytes:
+    """Make a request for a certificate of this key, PKCS#10 DER.
+
+    Its subject is the kind, for people who look at one. Nothing reads it: who asks, and for
+    what, is stated and proven outside (`pki.enrolment`).
+    """
+    builder = x509.CertificateSigningRequestBuilder(common_name(kind))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def parse_request(der: bytes) -> CertificateRequest:
+    """Read a request and verify its proof of possession (A7).
+
+    Raises:
+        MalformedError: Too large, not PKCS#10, or a key that is not of P-256.
+        SignatureError: Not signed by the key in it.
+        RefusedError: It asks for extensions or has other attributes: we decide those.
+    """
+    if len(der) > MAX_REQUEST:
+        raise MalformedError(f"request of {len(der)} bytes, at most {MAX_REQUEST}")
+    try:
+        request = x509.load_der_x509_csr(der)
+        algorithm = request.signature_hash_algorithm
+        spki = _item(request.tbs_certrequest_bytes, _REQUEST_KEY_PLACE)
+        attributes = len(request.attributes)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise MalformedError("not a certificate request") from exc
+    public = keys.load_spki(spki)
+    if not isinstance(algorithm, hashes.SHA256):
+        raise MalformedError("request is not signed with SHA-256")
+    if not request.is_signature_valid:
+        raise SignatureError("request is not signed by its own key")
+    if attributes:
+        raise RefusedError("request has attributes, expected none")
+    return CertificateRequest(spki, public)
+
+
+# A responder reads the same leaf at each registration, and everybody the same few CAs.
+@lru_cache(maxsize=1024)
+def read(der: bytes) -> Facts:
+    """Read a certificate.
+
+    Extensions are read leniently, for they only decide `kind`, `name` and `is_ca`; the key is
+    read strictly, for it decides who this is.
+
+    Raises:
+        MalformedError: Too large, not one certificate in DER, or a key in another form.
+    """
+    if len(der) > MAX_CERTIFICATE:
+        raise MalformedError(f"certificate of {len(der)} bytes, at most {MAX_CERTIFICATE}")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        spki = _item(certificate.tbs_certificate_bytes, _KEY_PLACE)
+        not_before = certificate.not_valid_before_utc
+        not_after = certificate.not_valid_after_utc
+        subject, issuer = _cn(certificate.subject), _cn(certificate.issuer)
+        serial = certificate.serial_number
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise MalformedError("not a certificate") from exc
+    keys.load_spki(spki)
+    extensions = _extensions(certificate)
+    name = _name(extensions)
+    return Facts(
+        der=der,
+        serial=serial,
+        name=name,
+        kind=_kind(extensions, name),
+        subject=subject,
+        key_id=keys.key_id(spki),
+        spki=spki,
+        issuer_cn=issuer,
+        not_before=not_before,
+        not_after=not_after,
+        is_ca=_is_ca(extensions),
+    )
+
+
+def _item(data: bytes, place: int) -> bytes:
+    """Return the DER item at a place of a SEQUENCE that OpenSSL has already parsed.
+
+    `cryptography` gives a key only as an object, which has forgotten how its point was written.
+
+    Raises:
+        ValueError: There is none.
+    """
+    start, end = _content(data, 0)
+    for _ in range(place):
+        start = _content(data, start)[1]
+    item = data[start : _content(data, start)[1]]
+    if not item or start >= end:
+        raise ValueError(f"no item {place}")
+    return item
+
+
+def _content(data: bytes, start: int) -> tuple[int, int]:
+    """Where the content of the DER item at `start` begins and ends (X.690, 8.1.3)."""
+    if start + 2 > len(data):
+        raise ValueError("cut")
+    length = data[start + 1]
+    begin = start + 2
+    if length >= 0x80:
+        begin += length & 0x7F
+        length = int.from_bytes(data[start + 2 : begin])
+    return begin, begin + length
+
+
+def _cn(name: x509.Name) -> str:
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(found) != 1 or not isinstance(found[0].value, str):
+        raise ValueError("no single common name")
+    return found[0].value
+
+
+def _extensions(certificate: x509.Certificate) -> x509.Extensions | None:
+    try:
+        return certificate.extensions
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        return None
+
+
+def _name(extensions: x509.Extensions | None) -> Name | None:
+    names = _value(extensions, x509.SubjectAlternativeName)
+    if names is None or len(names) != 1:
+        return None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    try:
+        return Name.parse(uris[0]) if uris else None
+    except MalformedError:
+        return None
+
+
+def _kind(extensions: x509.Extensions | None, name: Name | None) -> Kind | None:
+    kind = _KIND_OF_ROLE[name.role if name else None]
+    profile = PROFILES[kind]
+    fits = (
+        _value(extensions, x509.BasicConstraints) == profile.constraints
+        and _value(extensions, x509.KeyUsage) == profile.key_usage
+        and _value(extensions, x509.ExtendedKeyUsage) == profile.extended
+    )
+    unnamed = name is not None or _value(extensions, x509.SubjectAlternativeName) is None
+    return kind if fits and unnamed else None
+
+
+def _is_ca(extensions: x509.Extensions | None) -> bool:
+    constraints = _value(extensions, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def _value(extensions: x509.Extensions | None, sort: type[_Extension]) -> _Extension | None:
+    if extensions is None:
+        return None
+    try:
+        return extensions.get_extension_for_class(sort).value
+    except x509.ExtensionNotFound:
+        return None
