@@ -61,6 +61,11 @@ class Peer:
     not_after: datetime
     """When the first certificate of the chain ends."""
 
+    @property
+    def role(self) -> Role:
+        """The role that the name states."""
+        return self.name.role
+
 
 def check_peer(
     chain: Sequence[bytes],
