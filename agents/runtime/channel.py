@@ -32,7 +32,7 @@ import asyncio
 import contextlib
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, cast
 
 import msgspec
 
@@ -40,15 +40,13 @@ from agents.runtime.errors import UnavailableError
 from agents.runtime.network import Address, Endpoint, Handler, LinkError
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
+from pki.peers import Peer
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.errors import LinkClosedError, LocalProtocolError
 from protocol.link import Closed, Opened
 from protocol.messages import Message, Ping, Pong, Refused
 from protocol.requests import Requests
-
-if TYPE_CHECKING:
-    from pki.peers import Peer
 
 __all__ = ["Channel", "Handler", "Serving"]
 
@@ -104,7 +102,7 @@ class Channel:
     ) -> None:
         self.id = id
         self.link_class: LinkClass = opened.link_class
-        self.peer: Peer | None = opened.peer  # type: ignore[assignment]  # as our verify gave it
+        self.peer = cast(Peer | None, opened.peer)  # as our own `verify` gave it
         self.remote = remote
         self.local = local
         self.opened_at = endpoint.clock.monotonic()

@@ -51,10 +51,12 @@ class Listener:
         *,
         admission: Admission,
         on_channel: Callable[[Channel], None],
+        on_refused: Callable[[Address, Closed], None] = lambda _remote, _closed: None,
     ) -> None:
         self._side = side
         self._gate = Gate(admission)
         self._on_channel = on_channel
+        self._on_refused = on_refused
         self._server: asyncio.Server | None = None
         self._openings: set[Opening] = set()
         self.channels: set[Channel] = set()
@@ -74,6 +76,7 @@ class Listener:
         handler: Handler,
         admission: Admission | None = None,
         on_channel: Callable[[Channel], None] = lambda _channel: None,
+        on_refused: Callable[[Address, Closed], None] = lambda _remote, _closed: None,
         server_side: bool = True,
         classify: Callable[[Address], LinkClass] | None = None,
         kind: str = "",
@@ -89,6 +92,7 @@ class Listener:
             handler: Answers requests, of every class of link.
             admission: The bounds; its defaults if None.
             on_channel: Called with each link that opens.
+            on_refused: Called with each connection that ends before it is a link.
             server_side: Whether we are the TLS server.
             classify: Gives the class of each link, if we are the TLS client.
             kind: Which of the product's links these are, for log lines.
@@ -115,7 +119,12 @@ class Listener:
             kind=kind or f"{endpoint.role} port",
             expected=expected,
         )
-        self = cls(side, admission=admission or Admission(), on_channel=on_channel)
+        self = cls(
+            side,
+            admission=admission or Admission(),
+            on_channel=on_channel,
+            on_refused=on_refused,
+        )
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._accept, host, port, backlog=BACKLOG
@@ -174,6 +183,8 @@ class Listener:
             result.on_closed.add_done_callback(lambda _closed: self.channels.discard(result))
             result.announce()
             self._on_channel(result)
+        else:
+            self._on_refused(visit.opening.remote, result)
 
     def _lost(self, visit: "_Visit") -> None:
         self._openings.discard(visit.opening)
