@@ -1,0 +1,48 @@
+"""Configuration of a client."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.member.options import (
+    bundle_option,
+    fingerprint_option,
+    log_level_option,
+    log_option,
+    state_option,
+)
+from agents.runtime.config import DEFAULT_PORT, REQUIRED, HostPort, option
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A client: an endpoint."""
+
+    servers: list[HostPort] = option(
+        REQUIRED,
+        "Servers or zone servers to report to (ServerNameList), tried in turn.",
+        example=["server.example:14172"],
+    )
+    listen: HostPort = option(
+        HostPort("0.0.0.0", DEFAULT_PORT),  # noqa: S104
+        "Where the backward neighbour connects. Port 0: any that is free.",
+    )
+    source: str | None = option(
+        None, "Source address of connections, and the one that is claimed; empty: any."
+    )
+    host: str = option("", "Host name that is reported; empty: this machine's own.")
+    state: Path = state_option("client")
+    bundle: Path = bundle_option()
+    expect_fingerprint: str | None = fingerprint_option()
+    registration_min: float = option(
+        30.0, "Shortest interval between two registrations.", "seconds", minimum=1, maximum=3600
+    )
+    registration_max: float = option(
+        90.0, "Longest interval between two registrations.", "seconds", minimum=1, maximum=3600
+    )
+    ping: float = option(
+        20.0, "Interval of the probe on each standing link.", "seconds", minimum=0.1, maximum=300
+    )
+    log: Path | None = log_option()
+    log_level: str = log_level_option()

@@ -1,0 +1,156 @@
+"""Registering: what changed, at random intervals, for ever (F2).
+
+    every 30 to 90 s    what changed since the last registration, and the token that it gave
+    every 2 to 6 h      everything
+    at once             when a neighbour is lost, or there is something new to say
+
+All of it network time. An acknowledgement that is due goes first, over the same link. The
+answer brings the place in the line, the client settings and the responder's HEAD.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agents.client.memory import Memory, Registration
+from agents.member.answering import proven
+from agents.member.member import Member
+from agents.member.uplink import Uplink
+from agents.runtime.backoff import Backoff
+from agents.runtime.channel import Channel
+from agents.runtime.errors import UnavailableError
+from agents.runtime.jitter import between
+from pki.trust import Verdict
+from protocol.messages import Message, Refused, Register, Registered
+
+__all__ = ["Registering"]
+
+FULL_MIN, FULL_MAX = 2 * 3600.0, 6 * 3600.0
+"""Seconds between two registrations that say everything."""
+SOON = 0.05
+"""Seconds in which several reasons to register at once become one registration."""
+
+
+class Registering:
+    """Keeps one client registered.
+
+    Args:
+        facts: what this client says of itself: fields of REGISTER.
+        lost: takes the neighbours that were found unreachable.
+        placed: is given each answer.
+        interval: shortest and longest interval, seconds.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        uplink: Uplink,
+        memory: Memory,
+        *,
+        facts: Callable[[], Mapping[str, Any]],
+        lost: Callable[[], list[bytes]],
+        placed: Callable[[Registered], None],
+        interval: tuple[float, float],
+    ) -> None:
+        self._member = member
+        self._uplink = uplink
+        self._memory = memory
+        self._facts = facts
+        self._lost = lost
+        self._placed = placed
+        self._interval = interval
+        self._poked = asyncio.Event()
+        self._said: tuple[bytes, dict[str, Any]] | None = None
+        self._full_at = 0.0
+        self.responder: bytes | None = None
+        """Id of the responder that took the last registration."""
+        self.done = 0
+        """Registrations that were taken since the start."""
+
+    def poke(self) -> None:
+        """Register soon."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Register until cancelled."""
+        clock, backoff = self._member.clock, Backoff(first=1.0, last=60.0)
+        while True:
+            self._poked.clear()
+            try:
+                await self._uplink.visit(self._register)
+            except UnavailableError as exc:
+                self._member.log.warning("registration.failed", reason=str(exc))
+                await clock.sleep(backoff.next(exc.retry_after))
+                continue
+            backoff.reset()
+            await self._wait(between(*self._interval))
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._poked.wait()
+        except TimeoutError:
+            return
+        await self._member.clock.sleep(SOON)
+
+    async def _register(self, channel: Channel) -> None:
+        responder = proven(channel).name.id
+        await self._member.acknowledge(channel, responder)
+        answer = await self._ask(channel, responder, full=self._is_full_due(responder))
+        if isinstance(answer, Refused) and answer.reason == "full":
+            answer = await self._ask(channel, responder, full=True)
+        match answer:
+            case Registered():
+                await self._take(channel, responder, answer)
+            case Refused(reason="cloned"):
+                self._become_another()
+                raise UnavailableError("this identity is another machine's; made a new one", 0.0)
+            case Refused(text=text, retry_after=retry_after):
+                raise UnavailableError(f"registration refused: {text}", retry_after)
+            case _:
+                raise UnavailableError(f"registration answered by {type(answer).__name__}")
+
+    async def _ask(self, channel: Channel, responder: bytes, *, full: bool) -> Message:
+        facts = dict(self._facts())
+        before = {} if full or self._said is None else self._said[1]
+        changes = {name: value for name, value in facts.items() if before.get(name) != value}
+        known = self._memory.last
+        token = bytes.fromhex(known.token) if known.responder == responder.hex() else b""
+        answer = await channel.request(
+            Register(token=token, full=full, lost=self._lost(), **changes)
+        )
+        if isinstance(answer, Registered):
+            if full:
+                self._full_at = self._member.clock.monotonic() + between(FULL_MIN, FULL_MAX)
+            self._said = (responder, facts)
+        return answer
+
+    def _is_full_due(self, responder: bytes) -> bool:
+        return (
+            self._said is None
+            or self._said[0] != responder
+            or self._member.clock.monotonic() >= self._full_at
+        )
+
+    async def _take(self, channel: Channel, responder: bytes, answer: Registered) -> None:
+        self._memory.keep(Registration(responder.hex(), answer.token.hex(), answer.settings))
+        self.responder = responder
+        self.done += 1
+        self._placed(answer)
+        if answer.head is not None:
+            await self._hear(channel, answer.head)
+
+    async def _hear(self, channel: Channel, head: bytes) -> None:
+        following = self._member.following
+        if self._member.trust.take_head(head, source=channel.name) is Verdict.BEHIND:
+            await following.catch_up(channel)
+
+    def _become_another(self) -> None:
+        """A copied machine: start over with an identity of our own (F1)."""
+        old = self._member.id
+        self._member.keyring.renew_identity()
+        self._memory.keep(Registration())
+        self._said = None
+        self._member.log.warning("identity.renewed", old=old, fingerprint=self._member.id)
+        self._member.credential_changed()
+

@@ -1,0 +1,30 @@
+"""Configuration of a hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.member.options import (
+    bundle_option,
+    fingerprint_option,
+    log_level_option,
+    log_option,
+    state_option,
+)
+from agents.runtime.config import REQUIRED, HostPort, option
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A hub: dials its server and its zone servers, and listens on no port."""
+
+    server: HostPort = option(REQUIRED, "The server to report to.", example="server.example:14172")
+    zone_servers: list[HostPort] = option(
+        REQUIRED, "The hub ports of the zone servers.", example=["zone.example:14173"]
+    )
+    state: Path = state_option("hub")
+    bundle: Path = bundle_option()
+    expect_fingerprint: str | None = fingerprint_option()
+    log: Path | None = log_option()
+    log_level: str = log_level_option()

@@ -1,0 +1,1 @@
+"""What every component does to stay a member: keys, trust, catch-up, renewal, acknowledgement."""

@@ -1,0 +1,68 @@
+"""Telling the responder, signed, how far this component has followed.
+
+The identity key signs slot, n and entry id; the responder relays it unchanged, so the server
+counts coverage (B12) from words that nobody on the way can make up. With it goes what this
+component holds: coverage says *moved* once every certificate ends at the newest root.
+"""
+
+from agents.member.keyring import Keyring
+from agents.member.trust import Trust
+from agents.runtime.channel import Channel
+from pki.acknowledgements import make_ack
+from protocol.messages import Ack, Credential, Done
+
+__all__ = ["Acknowledgement"]
+
+State = tuple[object, ...]
+
+
+class Acknowledgement:
+    """Says what is new, once a responder."""
+
+    def __init__(self, keyring: Keyring, trust: Trust) -> None:
+        self._keyring = keyring
+        self._trust = trust
+        self._said: dict[bytes, State] = {}
+
+    def due(self, responder: bytes) -> bool:
+        """Whether this responder has not heard our present state."""
+        return self._said.get(responder) != self._state()
+
+    async def send(self, channel: Channel, responder: bytes) -> bool:
+        """Acknowledge every slot over this link; True if all were taken.
+
+        Raises:
+            UnavailableError: the link broke.
+        """
+        state = self._state()
+        for slot in self._trust.slots:
+            if not isinstance(await channel.request(self._ack(slot)), Done):
+                return False
+        self._said = {responder: state}
+        return True
+
+    def _ack(self, slot: bytes) -> Ack:
+        last = self._trust.last(slot)
+        spki, signature = make_ack(self._keyring.identity, slot, last.n, last.id)
+        return Ack(
+            slot=slot,
+            n=last.n,
+            entry_id=last.id,
+            spki=spki,
+            signature=signature,
+            credentials=[
+                Credential(
+                    kind=held.kind.value,
+                    key_id=held.leaf.key_id,
+                    root=held.root,
+                    not_after=int(held.leaf.not_after.timestamp()),
+                )
+                for held in self._keyring.credentials
+            ],
+        )
+
+    def _state(self) -> State:
+        return (
+            tuple(self._trust.last(slot) for slot in self._trust.slots),
+            tuple(held.chain for held in self._keyring.credentials),
+        )

@@ -1,0 +1,146 @@
+"""Following the ledger over a link: hearing of a HEAD, pulling entries, passing it on.
+
+    HEAD counts          it is ours to keep; pass it to the other links
+    the same             nothing to do
+    n beyond ours        catch up from whoever told us, then judge it again
+    a fork               reported; nothing changes
+
+What is pulled proves itself, so any source will do (B6, B10): the responder, a neighbour, a
+mirror. An unverified HEAD beyond ours costs one catch-up a minute and link at the most (rule
+12). A HEAD is answered at once; what it makes us do goes on under a hold of our own.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from agents.member.trust import Trust
+from agents.runtime.channel import Channel
+from agents.runtime.clock import Clock
+from agents.runtime.errors import UnavailableError
+from agents.runtime.tasks import Spawn
+from agents.runtime.logs import Logger
+from pki.catchup import Collection
+from pki.errors import PKIError
+from pki.trust import Verdict
+from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet
+
+__all__ = ["Following", "answer_ledger_get"]
+
+MAX_CATCH_UP = 60.0
+"""Seconds of network time for one catch-up of every slot (rule 1)."""
+UNVERIFIED_INTERVAL = 60.0
+"""Seconds between catch-ups that only an unverified HEAD asked for, a link (rule 12)."""
+
+Relay = Callable[[Channel | None, HeadNotice], Coroutine[Any, Any, None]]
+
+
+class Following:
+    """Keeps `trust` at the end of its ledger.
+
+    Args:
+        relay: passes a counted HEAD to every other link; called with the link it came by.
+    """
+
+    def __init__(
+        self, trust: Trust, *, clock: Clock, spawn: Spawn, log: Logger, relay: Relay
+    ) -> None:
+        self._trust = trust
+        self._clock = clock
+        self._spawn = spawn
+        self._log = log
+        self._relay = relay
+        self._pulled: dict[str, float] = {}
+        self.spread = 0.0
+        """Seconds over which renewals after the last rotation are to be spread (B13)."""
+
+    async def notice(self, channel: Channel, notice: HeadNotice) -> Done:
+        """Take a HEAD that a link announced."""
+        verdict = self._trust.take_head(notice.head, source=channel.name)
+        if verdict is Verdict.COUNTED:
+            self._pass_on(channel, notice)
+        elif verdict is Verdict.BEHIND and self._may_pull(channel):
+            self._spawn(self._pull(channel, notice))
+        return Done()
+
+    async def catch_up(self, channel: Channel) -> bool:
+        """Pull every slot from this link until it has no more; True if ours changed.
+
+        Raises:
+            UnavailableError: the link broke or answered too slowly.
+        """
+        until = self._clock.monotonic() + MAX_CATCH_UP
+        changed = False
+        for slot in self._trust.slots:
+            changed |= await self._catch_up_slot(channel, slot, until)
+        return changed
+
+    async def _catch_up_slot(self, channel: Channel, slot: bytes, until: float) -> bool:
+        collection = Collection(slot, self._trust.last(slot))
+        head: bytes | None = None
+        while not collection.complete:
+            answer = await self._ask(channel, collection, until)
+            if answer is None:
+                return False
+            head = answer.head
+        changed = bool(collection.entries) and self._trust.entries(
+            slot, collection.first_n, collection.entries, source=channel.name
+        )
+        if head is not None:
+            verdict = self._trust.take_head(head, source=channel.name)
+            if verdict is Verdict.COUNTED:
+                self._pass_on(channel, HeadNotice(head=head, spread=self.spread))
+        return changed
+
+    async def _ask(
+        self, channel: Channel, collection: Collection, until: float
+    ) -> LedgerEntries | None:
+        """One piece of a catch-up; None where this source says no more that can be used."""
+        left = until - self._clock.monotonic()
+        if left <= 0:
+            raise UnavailableError(f"catch-up from {channel.name} took over {MAX_CATCH_UP:.0f} s")
+        after = collection.asks_after
+        answer = await channel.request(
+            LedgerGet(slot=collection.slot, n=after.n, entry_id=after.id), timeout=min(left, 15.0)
+        )
+        if not isinstance(answer, LedgerEntries):
+            return None
+        try:
+            collection.receive(answer.first, answer.entries, more=answer.more)
+        except PKIError as exc:
+            self._log.warning("ledger.refused", source=channel.name, reason=str(exc))
+            return None
+        return answer
+
+    async def _pull(self, channel: Channel, notice: HeadNotice) -> None:
+        self.spread = notice.spread
+        try:
+            await self.catch_up(channel)
+        except UnavailableError as exc:
+            self._log.warning("ledger.unreachable", source=channel.name, reason=str(exc))
+            return
+        verdict = self._trust.take_head(notice.head, source=channel.name)
+        if verdict in (Verdict.COUNTED, Verdict.SAME):
+            self._pass_on(channel, notice)
+
+    def _may_pull(self, channel: Channel) -> bool:
+        now = self._clock.monotonic()
+        last = self._pulled.get(channel.id)
+        if last is not None and now - last < UNVERIFIED_INTERVAL:
+            return False
+        self._pulled[channel.id] = now
+        return True
+
+    def _pass_on(self, channel: Channel | None, notice: HeadNotice) -> None:
+        self._spawn(self._relay(channel, notice))
+
+
+def answer_ledger_get(trust: Trust, message: LedgerGet) -> LedgerEntries:
+    """Answer from our own ledger, to anybody: bytes that prove themselves."""
+    answer = trust.answer(message.slot, message.n, message.entry_id)
+    return LedgerEntries(
+        slot=message.slot,
+        first=answer.first_n,
+        entries=list(answer.entries),
+        more=answer.more,
+        head=answer.head,
+    )

@@ -1,0 +1,75 @@
+"""The open links of a component, and the end of those that trust no longer covers (rule 17).
+
+    a link whose own chain ends at a root that is no longer trusted,
+    or shows a key that is denied                                        closed at once
+    any other link that was made under an older state of trust           closed after a minute
+
+The minute is for the side that dialled: it hears of the change too, and makes a new link before
+it gives up the old one. It is network time, and each link's own.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+from agents.member.trust import Trust
+from agents.runtime.channel import Channel
+from protocol.codes import CloseCode
+
+__all__ = ["REMAKE_WITHIN", "Links"]
+
+REMAKE_WITHIN = 60.0
+"""Seconds after which a link that was not re-made is closed."""
+
+
+class Links:
+    """Every open link of one component."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._links: dict[Channel, int] = {}
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(list(self._links))
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def add(self, channel: Channel) -> None:
+        """Watch over this link until it ends."""
+        self._links[channel] = self._trust.revision
+        channel.on_closed.add_done_callback(lambda _: self._links.pop(channel, None))
+
+    def of(self, id: bytes) -> list[Channel]:
+        """The links to one component."""
+        return [c for c in self if c.peer is not None and c.peer.name.id == id]
+
+    def find(self, role: str) -> list[Channel]:
+        """The member links to components of a role."""
+        return [c for c in self if c.peer is not None and c.peer.name.role == role]
+
+    async def watch(self) -> None:
+        """Close what trust no longer covers, until cancelled."""
+        revision = self._trust.revision
+        while True:
+            revision = await self._trust.changed(revision)
+            self._close_uncovered()
+            self._spare_the_rest(revision)
+
+    def _close_uncovered(self) -> None:
+        for channel in self:
+            peer = channel.peer
+            if peer is None:
+                continue
+            shown = {peer.leaf.key_id, peer.ca}
+            if peer.root not in self._trust.trusted or shown & self._trust.denied:
+                channel.close(CloseCode.REVOKED, "the chain of this link is no longer trusted")
+
+    def _spare_the_rest(self, revision: int) -> None:
+        old = [channel for channel, made in self._links.items() if made < revision]
+        if old:
+            asyncio.get_running_loop().call_later(REMAKE_WITHIN, self._close_old, old)
+
+    @staticmethod
+    def _close_old(old: list[Channel]) -> None:
+        for channel in old:
+            channel.close(CloseCode.TRUST_CHANGED, "this link was made under an older trust")

@@ -1,0 +1,240 @@
+"""A member of the deployment: what a server, a hub, a zone server and a client have in common.
+
+`Member` is composition: the keyring, the trust, the contexts made of both, and the habits that
+need all three (verifying a peer, following the ledger, asking for certificates, acknowledging).
+What a role adds is in that role's own folder.
+
+First start without a ledger needs the init bundle (D4); later starts do not, and take a newer
+bundle as one more source (B6).
+"""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.member.acknowledgement import Acknowledgement
+from agents.member.contexts import Contexts
+from agents.member.following import Following, Relay
+from agents.member.keyring import Credential, Keyring
+from agents.member.requesting import Standing, request_certificate
+from agents.member.trust import Trust
+from agents.runtime.channel import Channel
+from agents.runtime.clock import Clock
+from agents.runtime.network import Endpoint
+from agents.runtime.errors import StateError
+from agents.runtime.files import DISK, Files
+from agents.runtime.tasks import Tasks
+from agents.runtime.logs import Logger
+from pki import bundle as bundles
+from pki import certificates
+from pki import trust as ledger_trust
+from pki.certificates import Kind
+from pki.errors import PKIError
+from pki.names import Name, Role
+from pki.peers import Expectation, Peer
+
+__all__ = ["LEDGER", "Member", "MemberState", "open_bundle_file", "open_state"]
+
+MAX_BUNDLE = 40 << 20
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberState:
+    """Where a member's state lies, and through which ports."""
+
+    folder: Path
+    files: Files = DISK
+
+
+def open_bundle_file(path: Path, *, files: Files, expect: str | None) -> bundles.Bundle:
+    """Read and verify an init bundle (D4, D5).
+
+    Raises:
+        StateError: it is missing, damaged, or of another deployment than expected.
+    """
+    hint = "get one from the server's administrator: anchorline bundle export FILE"
+    if not files.exists(path):
+        raise StateError(f"no init bundle at {path}", hint=hint)
+    try:
+        bundle = bundles.open_bundle(files.read_file(path, max_bytes=MAX_BUNDLE))
+    except PKIError as exc:
+        raise StateError(f"init bundle {path} is refused: {exc}", hint=hint) from exc
+    if expect is not None and bundle.fingerprint != expect:
+        raise StateError(
+            f"init bundle {path} is of deployment {bundle.fingerprint}, expected {expect}",
+            hint="compare with the fingerprint that `anchorline bundle export` printed",
+        )
+    return bundle
+
+
+def open_state(
+    state: MemberState, *, bundle: Path | None, expect: str | None, clock: Clock, log: Logger
+) -> Trust:
+    """The trust of an earlier run, or of the bundle at a first start.
+
+    Raises:
+        StateError: there is neither, or what there is cannot be used.
+    """
+    path = state.folder / LEDGER
+    trust = Trust.load(path, files=state.files, clock=clock, log=log)
+    if trust is None:
+        if bundle is None:
+            raise StateError(
+                "no ledger yet and no init bundle configured",
+                hint="set `bundle` to the file that `anchorline bundle export FILE` made",
+            )
+        opened = open_bundle_file(bundle, files=state.files, expect=expect)
+        trust = Trust(
+            ledger_trust.from_bundle(opened), path=path, files=state.files, clock=clock, log=log
+        )
+        trust.persist()
+        log.info("bundle.imported", source=str(bundle), deployment=opened.fingerprint)
+    elif bundle is not None and state.files.exists(bundle):
+        opened = open_bundle_file(bundle, files=state.files, expect=expect)
+        if opened.deployment != trust.deployment:
+            raise StateError(
+                f"init bundle {bundle} is of deployment {opened.fingerprint}, the state is not",
+                hint="remove the bundle, or start with a state directory of its own",
+            )
+        trust.bundle(opened, source=str(bundle))
+    return trust
+
+
+class Member:
+    """One component at work.
+
+    Args:
+        kind: the certificate that this member shows on its links.
+        relay: passes a counted HEAD on to the other links.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        kind: Kind,
+        *,
+        keyring: Keyring,
+        trust: Trust,
+        clock: Clock,
+        log: Logger,
+        tasks: Tasks,
+        relay: Relay,
+    ) -> None:
+        self.role = role
+        self.kind = kind
+        self.keyring = keyring
+        self.trust = trust
+        self.clock = clock
+        self.log = log
+        self.tasks = tasks
+        self.spawn = tasks.spawn
+        self.contexts = Contexts(trust, self.shown)
+        self.following = Following(trust, clock=clock, spawn=tasks.spawn, log=log, relay=relay)
+        self.acknowledgement = Acknowledgement(keyring, trust)
+        self.endpoint = Endpoint(role=role.value, clock=clock, log=log, contexts=self.contexts)
+        self._credentials_changed = asyncio.Event()
+
+    @property
+    def id(self) -> bytes:
+        """Our component id."""
+        return self.keyring.id
+
+    def name(self, kind: Kind) -> Name:
+        """The name that a certificate of ours of this kind carries."""
+        return certificates.name_of(self.trust.deployment, kind, self.id)
+
+    def shown(self) -> Credential | None:
+        """The credential that is shown on links, if it would be taken."""
+        return self.keyring.credential(self.kind) if self.certified(self.kind) else None
+
+    def certified(self, kind: Kind) -> bool:
+        """Whether we hold a certificate of this kind, in date, under a root that is trusted."""
+        held = self.keyring.credential(kind)
+        return (
+            held is not None
+            and held.leaf.not_after > self.clock.now()
+            and held.root in self.trust.trusted
+        )
+
+    async def until_certified(self, kind: Kind) -> None:
+        """Wait for the first certificate of a kind, which comes with the first member link."""
+        while not self.certified(kind):
+            await self.changed_from(kind, self.version(kind))
+
+    def verifier(
+        self,
+        *,
+        roles: frozenset[Role],
+        id: bytes | None = None,
+        client_ca_of: Callable[[], bytes | None] = lambda: None,
+    ) -> Callable[[tuple[bytes, ...]], Peer]:
+        """What a link asks of its peer: one of these roles, of this deployment."""
+        return self.trust.verifier(
+            lambda: Expectation(
+                roles=roles,
+                deployment=self.trust.deployment,
+                id=id,
+                client_ca_of=client_ca_of(),
+            )
+        )
+
+    async def enrol(self, channel: Channel, kind: Kind, standing: Standing, *, reason: str) -> None:
+        """Get a certificate of this kind over this link, and put it into use.
+
+        Raises:
+            UnavailableError: not now; see `requesting`.
+        """
+        credential = await request_certificate(
+            channel,
+            kind,
+            keyring=self.keyring,
+            trust=self.trust,
+            name=self.name(kind),
+            now=self.clock.now(),
+            standing=standing,
+            host=platform.node(),
+        )
+        leaf = credential.leaf
+        self.log.info(
+            "key.activated",
+            kind=kind.value,
+            fingerprint=leaf.fingerprint,
+            root=credential.root.hex(),
+            not_after=leaf.not_after.isoformat(),
+            reason=reason,
+        )
+        self.credential_changed()
+
+    def credential_changed(self) -> None:
+        """Wake whoever shows a credential of ours."""
+        self._credentials_changed.set()
+        self._credentials_changed = asyncio.Event()
+
+    def version(self, kind: Kind) -> tuple[int, bytes | None]:
+        """What a link of ours was made with: state of trust, certificate shown."""
+        held = self.keyring.credential(kind)
+        return self.trust.revision, None if held is None else held.chain[0]
+
+    async def changed_from(self, kind: Kind, version: object) -> None:
+        """Wait until links that were made with `version` are to be made again."""
+        while self.version(kind) == version:
+            waiting = {
+                asyncio.ensure_future(self.trust.changed(self.trust.revision)),
+                asyncio.ensure_future(self._credentials_changed.wait()),
+            }
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+
+    async def acknowledge(self, channel: Channel, responder: bytes) -> None:
+        """Tell this responder how far we have followed, if it has not heard."""
+        if self.acknowledgement.due(responder):
+            await self.acknowledgement.send(channel, responder)
+
+
+Exchange = Callable[[Channel], Awaitable[None]]

@@ -1,0 +1,45 @@
+"""Options that every component but the server has in its configuration."""
+
+from pathlib import Path
+from typing import Any
+
+from agents.runtime.config import option
+
+__all__ = [
+    "BUNDLE_NAME",
+    "bundle_option",
+    "fingerprint_option",
+    "log_level_option",
+    "log_option",
+    "state_option",
+]
+
+BUNDLE_NAME = "anchorline-init.dat"
+
+
+def state_option(role: str) -> Any:  # noqa: ANN401 - it has the type of the field
+    """Where the component keeps its state."""
+    return option(Path(f"/var/lib/anchorline/{role}"), "State directory.")
+
+
+def bundle_option() -> Any:  # noqa: ANN401
+    """The init bundle of the deployment."""
+    return option(
+        Path(f"/etc/anchorline/{BUNDLE_NAME}"),
+        "Init bundle, from `anchorline bundle export FILE` on the server.",
+    )
+
+
+def fingerprint_option() -> Any:  # noqa: ANN401
+    """Which deployment the bundle has to be of."""
+    return option(None, "Deployment fingerprint that the bundle must have; refused otherwise.")
+
+
+def log_option() -> Any:  # noqa: ANN401
+    """Where log lines go."""
+    return option(None, "Log file; without one, standard error.")
+
+
+def log_level_option() -> Any:  # noqa: ANN401
+    """How much is logged."""
+    return option("info", "debug, info, warning or error.")

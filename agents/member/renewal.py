@@ -1,0 +1,151 @@
+"""Renewing certificates for ever, without anybody's help.
+
+`pki.rotation.next_step` decides: wait until a date, or obtain now. This room waits and obtains,
+one task a kind. Between two attempts it waits for a *policy* date too, so that a component that
+cannot reach its issuer does not hold up a clock that is stepped; and any change of trust or of
+policy is looked at without waiting.
+
+After a rotation every certificate under an older root is renewed, at a time drawn once from the
+component's id and the new root within the spread that the responder announced (B13).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from agents.member.keyring import Keyring
+from agents.member.trust import Trust
+from agents.runtime.clock import Clock
+from agents.runtime.errors import UnavailableError
+from agents.runtime.logs import Logger
+from pki import rotation
+from pki.certificates import Kind
+from pki.keys import KeyId
+from pki.rotation import Held, Obtain, Policy, Wait
+
+__all__ = ["Renewal"]
+
+FIRST_RETRY = timedelta(seconds=2)
+LAST_RETRY = timedelta(minutes=10)
+
+
+class Renewal:
+    """Keeps one credential of a kind in date and under the newest root.
+
+    Args:
+        obtain: gets and activates a new certificate; raises UnavailableError.
+        policy: the validity and window in force.
+        spread: seconds over which renewals after a rotation are spread, at this moment.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        keyring: Keyring,
+        trust: Trust,
+        clock: Clock,
+        log: Logger,
+        obtain: Callable[[Kind, str], Awaitable[None]],
+        policy: Callable[[], Policy],
+        spread: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.kind = kind
+        self._keyring = keyring
+        self._trust = trust
+        self._clock = clock
+        self._log = log
+        self._obtain = obtain
+        self._policy = policy
+        self._spread = spread
+        self._poked = asyncio.Event()
+        self._asked = False
+        self._root_seen: KeyId | None = None
+        self._not_before: datetime | None = None
+        self.next_at: datetime | None = None
+        """When the next renewal is due, for status."""
+
+    def poke(self, *, renew: bool = False) -> None:
+        """Look again now: trust or policy changed, or a renewal is asked for."""
+        self._asked |= renew
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        delay = FIRST_RETRY
+        while True:
+            self._poked.clear()
+            step = self._step()
+            if isinstance(step, Wait):
+                delay = FIRST_RETRY
+                self.next_at = step.until
+                await self._until(step.until)
+                continue
+            if await self._attempt(step):
+                delay = FIRST_RETRY
+                continue
+            await self._until(self._clock.now() + delay)
+            delay = min(delay * 2, LAST_RETRY)
+
+    async def follow(self) -> None:
+        """Look again whenever trust changes, until cancelled."""
+        revision = self._trust.revision
+        while True:
+            revision = await self._trust.changed(revision)
+            self.poke()
+
+    def _step(self) -> Wait | Obtain:
+        if self._asked:
+            return Obtain("asked")
+        return rotation.next_step(
+            self._held(),
+            policy=self._policy(),
+            now=self._clock.now(),
+            newest_root=self._trust.newest_root,
+            holder_id=self._keyring.id,
+            not_before=self._draw(),
+        )
+
+    async def _attempt(self, step: Obtain) -> bool:
+        """One try; True if the credential is now as it should be."""
+        try:
+            with self._clock.hold():
+                await self._obtain(self.kind, step.reason)
+        except UnavailableError as exc:
+            self._log.warning("key.renewal_failed", kind=self.kind.value, reason=str(exc))
+            return False
+        self._asked = False
+        held = self._held()
+        # The issuer's own CA may still be under an older root: it is asked again, not at once.
+        return held is not None and held.root == self._trust.newest_root
+
+    async def _until(self, date: datetime) -> None:
+        waiting = {
+            asyncio.ensure_future(self._clock.wait_until(date)),
+            asyncio.ensure_future(self._poked.wait()),
+        }
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _held(self) -> Held | None:
+        credential = self._keyring.credential(self.kind)
+        if credential is None:
+            return None
+        leaf = credential.leaf
+        return Held(self.kind, leaf.not_before, leaf.not_after, leaf.serial, credential.root)
+
+    def _draw(self) -> datetime | None:
+        """The date of the renewal after a rotation, drawn once a newest root."""
+        newest = self._trust.newest_root
+        if newest != self._root_seen:
+            first = self._root_seen is None
+            self._root_seen = newest
+            share = int.from_bytes(sha256(self._keyring.id + newest).digest()[:8]) / 2**64
+            self._not_before = (
+                None if first else self._clock.now() + timedelta(seconds=share * self._spread())
+            )
+        return self._not_before

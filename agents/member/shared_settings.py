@@ -1,0 +1,84 @@
+"""The deployment's settings as a server has told them: what hubs and zone servers act by.
+
+Kept in a file, so that a zone server that is started without its hub issues by the last
+settings it was told; a revision below the kept one is an old message and changes nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agents.runtime.errors import MissingError, StateError
+from agents.runtime.files import Files
+from agents.runtime.logs import Logger
+from pki import rotation
+from pki.certificates import Kind
+from pki.errors import MalformedError
+from pki.rotation import Policy
+from protocol.messages import Done, Refused, Settings
+
+__all__ = ["SharedSettings"]
+
+MAX_FILE = 64 << 10
+
+
+class SharedSettings:
+    """The last settings told, and the policies that follow from them.
+
+    Args:
+        path: where they are kept.
+        changed: called after each change.
+    """
+
+    def __init__(self, path: Path, files: Files, log: Logger, changed: Callable[[], None]) -> None:
+        self._path = path
+        self._files = files
+        self._log = log
+        self._changed = changed
+        self.message = self._read()
+        self._policies = _policies(self.message.values)
+
+    def policies(self) -> Mapping[Kind, Policy]:
+        """The rotation policy of each kind."""
+        return self._policies
+
+    def take(self, message: Settings) -> Done | Refused:
+        """Act by these from now on; kept on return."""
+        if message.revision < self.message.revision:
+            return Done()
+        try:
+            policies = _policies(message.values)
+        except MalformedError as exc:
+            return Refused(reason="settings", text=str(exc))
+        if message.values != self.message.values:
+            self._files.write_atomic(
+                self._path, msgspec.json.encode([message.revision, message.values])
+            )
+            self._log.info("settings.told", revision=message.revision)
+        self.message = Settings(revision=message.revision, values=message.values)
+        self._policies = policies
+        self._changed()
+        return Done()
+
+    def _read(self) -> Settings:
+        try:
+            data = self._files.read_file(self._path, MAX_FILE)
+            revision, values = msgspec.json.decode(data, type=tuple[int, dict[str, str]])
+            _policies(values)
+        except MissingError:
+            return Settings(revision=0, values={})
+        except (msgspec.DecodeError, MalformedError) as exc:
+            raise StateError(
+                f"{self._path} is damaged: {exc}", hint="remove it: the server tells it again"
+            ) from exc
+        return Settings(revision=revision, values=values)
+
+
+def _policies(values: Mapping[str, str]) -> Mapping[Kind, Policy]:
+    told = {
+        name: rotation.parse_setting(name, value)
+        for name, value in values.items()
+        if name in rotation.SETTINGS
+    }
+    return rotation.policies({**rotation.SETTINGS, **told})[0]

@@ -1,0 +1,139 @@
+"""What a component says of itself in its state directory, for commands that look from outside.
+
+`status.json` is replaced at every change that an operator would want to see, so `pki show`,
+`status` and `healthcheck` work when the daemon is down and need no port (J7). It is a report,
+not state: nothing reads it back, and it is not forced to disk.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agents.member.member import Member
+from agents.runtime.channel import Channel
+from pki import certificates
+
+__all__ = ["STATUS", "Status", "credential_row", "link_row"]
+
+STATUS = "status.json"
+INTERVAL = 1.0
+"""Seconds of network time between two looks."""
+
+
+class Status:
+    """Writes the report of one member.
+
+    Args:
+        more: what the role adds to the report.
+        links: the links that are up now.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        folder: Path,
+        *,
+        links: Callable[[], list[Channel]],
+        more: Callable[[], Mapping[str, Any]] = dict,
+        renewals: Callable[[], Mapping[str, datetime | None]] = dict,
+    ) -> None:
+        self._member = member
+        self._path = folder / STATUS
+        self._links = links
+        self._more = more
+        self._renewals = renewals
+
+    def report(self) -> dict[str, Any]:
+        """The report, as JSON can carry it."""
+        member = self._member
+        trust = member.trust
+        renewals = self._renewals()
+        return {
+            "role": member.role.value,
+            "id": member.id.hex(),
+            "pid": os.getpid(),
+            "time": member.clock.now().isoformat(),
+            "deployment": trust.deployment.hex(),
+            "newest_root": trust.newest_root.hex(),
+            "roots": [root_row(der) for der in trust.roots],
+            "ledger": [
+                {
+                    "slot": slot.hex(),
+                    "n": trust.last(slot).n,
+                    "entry_id": trust.last(slot).id.hex(),
+                }
+                for slot in trust.slots
+            ],
+            "denied": sorted(k.hex() for k in trust.denied),
+            "keys": [
+                credential_row(held, renewals.get(held.kind.value))
+                for held in member.keyring.credentials
+            ],
+            "links": [link_row(channel) for channel in self._links()],
+            **self._more(),
+        }
+
+    async def run(self) -> None:
+        """Write it at every change worth looking at, until cancelled; looked for each second."""
+        before: object = None
+        while True:
+            report = self.report()
+            now = {name: value for name, value in report.items() if name != "time"}
+            if now != before:
+                before = now
+                self._put(report)
+            await self._member.clock.sleep(INTERVAL)
+
+    def write(self) -> None:
+        """Replace the report."""
+        self._put(self.report())
+
+    def _put(self, report: Mapping[str, Any]) -> None:
+        """Readers see the old report or the new one."""
+        temporary = self._path.with_name(f".{STATUS}.new")
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+        temporary.replace(self._path)
+
+
+def root_row(der: bytes) -> dict[str, Any]:
+    """One root, for people and programs."""
+    facts = certificates.read(der)
+    return {
+        "name": facts.subject,
+        "fingerprint": facts.fingerprint,
+        "created": facts.not_before.isoformat(),
+    }
+
+
+def credential_row(held: Any, next_renewal: datetime | None) -> dict[str, Any]:
+    """One certificate in use, with the date of its next renewal."""
+    leaf = held.leaf
+    return {
+        "kind": held.kind.value,
+        "fingerprint": leaf.fingerprint,
+        "root": held.root.hex(),
+        "serial": format(leaf.serial, "x"),
+        "not_before": leaf.not_before.isoformat(),
+        "not_after": leaf.not_after.isoformat(),
+        "window": int(held.window.total_seconds()),
+        "next_renewal": None if next_renewal is None else next_renewal.isoformat(),
+    }
+
+
+def link_row(channel: Channel) -> dict[str, Any]:
+    """One link that is up."""
+    peer = channel.peer
+    return {
+        "link": channel.id,
+        "class": channel.link_class.value,
+        "peer_role": None if peer is None else peer.name.role.value,
+        "peer": None if peer is None else peer.name.id.hex(),
+        "root": None if peer is None else peer.root.hex(),
+        "fingerprint": None if peer is None else peer.leaf.fingerprint,
+        "not_after": None if peer is None else peer.leaf.not_after.isoformat(),
+        "remote": f"{channel.remote[0]}:{channel.remote[1]}",
+        "local": f"{channel.local[0]}:{channel.local[1]}",
+    }

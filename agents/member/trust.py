@@ -1,0 +1,240 @@
+"""What this component trusts, kept on disk, and told to whoever must act on a change.
+
+`pki.trust` decides; this room gives it a file, a clock and an audience:
+
+1. A new state is on disk before anything acts on it (decide, persist, speak).
+2. `revision` counts the changes of what TLS may trust: the roots and the denied keys, and
+   nothing else (rule 17). Whoever holds a context or a link compares revisions.
+3. Reports of forged or forked history are log lines here (B10); the state stays as it was.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agents.runtime.clock import Clock
+from agents.runtime.errors import StateError
+from agents.runtime.files import Files, TwoGenerations
+from agents.runtime.logs import Logger
+from pki import catchup, state, trust
+from pki.bundle import Bundle
+from pki.errors import (
+    ExpiredError,
+    MalformedError,
+    NotYetValidError,
+    PKIError,
+    RevokedError,
+    RoleError,
+)
+from pki.heads import Head
+from pki.keys import KeyId
+from pki.ledger import Chain, Last
+from pki.peers import Expectation, Peer, check_peer
+from pki.state import TrustState
+from pki.trust import Verdict
+from protocol.codes import CloseCode
+from protocol.errors import Refusal
+
+__all__ = ["Trust"]
+
+MAX_FILE = 40 << 20
+
+
+class Trust:
+    """The trust state of one component, persisted. Belongs to one event loop.
+
+    Args:
+        state: what the file or the bundle said.
+        path: the ledger file; two generations of it are kept.
+    """
+
+    def __init__(
+        self, known: TrustState, *, path: Path, files: Files, clock: Clock, log: Logger
+    ) -> None:
+        self._state = known
+        self._file = TwoGenerations(path, files)
+        self._clock = clock
+        self._log = log
+        self._changed = asyncio.Event()
+        self.revision = 0
+        """Counts changes of the effect: live roots and denied keys (rule 17)."""
+
+    @classmethod
+    def load(cls, path: Path, *, files: Files, clock: Clock, log: Logger) -> "Trust | None":
+        """The trust that an earlier run left, or None.
+
+        Raises:
+            StateError: both generations of the file are damaged.
+        """
+        file = TwoGenerations(path, files)
+        if not file.exists:
+            return None
+        data, _ = file.read()
+        try:
+            known = state.decode_state(data)
+        except PKIError as exc:
+            raise StateError(
+                f"{path} is damaged: {exc}",
+                hint="move it away and start again: the init bundle leads to the same state",
+            ) from exc
+        return cls(known, path=path, files=files, clock=clock, log=log)
+
+    @staticmethod
+    def exists(path: Path, files: Files) -> bool:
+        """Whether an earlier run left a trust state here, damaged or not."""
+        return TwoGenerations(path, files).exists
+
+    @property
+    def state(self) -> TrustState:
+        """The state itself; immutable."""
+        return self._state
+
+    @property
+    def deployment(self) -> bytes:
+        """Id of the deployment, 16 bytes."""
+        return self._state.deployment
+
+    @property
+    def slots(self) -> tuple[bytes, ...]:
+        """Ids of the slots that are known; our own server's first."""
+        return tuple(chain.slot for chain in self._state.chains)
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The roots that TLS trusts, DER (rule 16)."""
+        return state.tls_roots(self._state)
+
+    @property
+    def newest_root(self) -> KeyId:
+        """KeyID of the current root of the first slot."""
+        return state.newest_root(self._state)
+
+    @property
+    def trusted(self) -> frozenset[KeyId]:
+        """KeyIDs of the roots that TLS trusts."""
+        return state.trusted(self._state)
+
+    @property
+    def denied(self) -> frozenset[KeyId]:
+        """Single subordinate keys that the counted heads deny."""
+        return state.denied(self._state)
+
+    def chain(self, slot: bytes) -> Chain:
+        """The chain of a known slot.
+
+        Raises:
+            KeyError: the slot is not known.
+        """
+        known = self._state.find(slot)
+        if known is None:
+            raise KeyError(slot.hex())
+        return known.chain
+
+    def last(self, slot: bytes) -> Last:
+        """Number and id of the last entry of a known slot."""
+        return self.chain(slot).last
+
+    def head(self, slot: bytes) -> Head | None:
+        """The counted HEAD of a slot, if there is one."""
+        known = self._state.find(slot)
+        return None if known is None or known.head is None else known.head.head
+
+    def latest_head(self) -> bytes | None:
+        """Our first slot's HEAD as it travels, if it names the last entry."""
+        return self._state.first.latest_head
+
+    def answer(self, slot: bytes, n: int, entry_id: bytes) -> catchup.Answer:
+        """What a LEDGER_GET is answered with (ledger, section 5)."""
+        return catchup.answer(self._state, slot, n, entry_id)
+
+    def persist(self) -> None:
+        """Write the state as it is; for a first start."""
+        self._file.write(state.encode_state(self._state))
+
+    def entries(self, slot: bytes, first: int, entries: Sequence[bytes], *, source: str) -> bool:
+        """Take everything that a source had to say of a slot; True if it changed our chain."""
+        outcome = trust.accept_entries(self._state, slot, first, entries)
+        return self._take(outcome, source)
+
+    def bundle(self, bundle: Bundle, *, source: str) -> bool:
+        """Take a bundle as one more source; True if its settings apply."""
+        outcome, applies = trust.accept_bundle(self._state, bundle)
+        self._take(outcome, source)
+        return applies
+
+    def take_head(self, head: bytes, *, source: str) -> Verdict:
+        """Judge a HEAD (rule 12); a counted one is on disk on return."""
+        outcome = trust.accept_head(self._state, head, self._clock.now())
+        if outcome.evidence is not None:
+            self._log.error("ledger.forked", source=source, n=outcome.n, reason=outcome.reason)
+        self._adopt(outcome.state)
+        return outcome.verdict
+
+    def verifier(
+        self, expectation: Callable[[], Expectation]
+    ) -> Callable[[tuple[bytes, ...]], Peer]:
+        """The question a link asks after its handshake: who is this, and is it expected?"""
+
+        def verify(chain: tuple[bytes, ...]) -> Peer:
+            now = self._clock.now()
+            try:
+                return check_peer(
+                    chain, expectation(), roots=self.trusted, denied=self.denied, now=now
+                )
+            except PKIError as exc:
+                raise Refusal(_code(exc), str(exc), time=int(now.timestamp())) from exc
+
+        return verify
+
+    async def changed(self, since: int) -> int:
+        """Wait until `revision` is no longer `since`; returns the new one."""
+        while self.revision == since:
+            await self._changed.wait()
+        return self.revision
+
+    def _take(self, outcome: trust.Outcome, source: str) -> bool:
+        if outcome.evidence is not None:
+            self._log.error(
+                "ledger.forked", source=source, n=outcome.evidence.n, reason=outcome.problem
+            )
+        elif outcome.problem is not None:
+            self._log.warning("ledger.refused", source=source, reason=outcome.problem)
+        self._adopt(outcome.state)
+        if outcome.changed:
+            last = self._state.first.chain.last
+            self._log.info(
+                "ledger.followed",
+                source=source,
+                n=last.n,
+                entry_id=last.id,
+                newest_root=self.newest_root,
+                roots=len(self.roots),
+            )
+        return outcome.changed
+
+    def _adopt(self, known: TrustState) -> None:
+        """Persist first; then it is the state, and whoever waits hears of it."""
+        if known == self._state:
+            return
+        self._file.write(state.encode_state(known))
+        before, self._state = state.effect(self._state), known
+        if before != state.effect(known):
+            self.revision += 1
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+def _code(error: PKIError) -> CloseCode:
+    match error:
+        case ExpiredError():
+            return CloseCode.EXPIRED
+        case NotYetValidError():
+            return CloseCode.CLOCK
+        case RevokedError():
+            return CloseCode.REVOKED
+        case RoleError():
+            return CloseCode.WRONG_ROLE
+        case MalformedError():
+            return CloseCode.PROTOCOL_ERROR
+        case _:
+            return CloseCode.UNTRUSTED

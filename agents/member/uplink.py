@@ -1,0 +1,209 @@
+"""One component's way to its responder: whatever it takes to stand on a member link.
+
+`connect` climbs: discovery if a strict handshake failed, enrolment if there is no certificate
+that would be taken, then the member link. `keep` holds a standing link and re-makes it, new
+one first, when trust, credential or link change (rule 17, B9). `visit` runs one exchange over
+the standing link, or over a short connection of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from agents.member.approach import Approach
+from agents.member.member import Member
+from agents.member.requesting import PendingError, standing_of
+from agents.runtime.backoff import Backoff
+from agents.runtime.channel import Channel, Handler
+from agents.runtime.dialer import DialError, dial
+from agents.runtime.errors import UnavailableError
+from pki.certificates import Kind
+from pki.names import Role
+from protocol.access import LinkClass
+from protocol.codes import CloseCode
+
+__all__ = ["Address", "Uplink"]
+
+T = TypeVar("T")
+Address = tuple[str, int]
+MAX_STEPS = 6
+"""Links tried in a row before backing off: discovery, enrolment, member, and once over."""
+
+
+class Uplink:
+    """Reaches the responder of one member.
+
+    Args:
+        member: who we are.
+        addresses: where responders listen, in the order to try.
+        roles: what a responder may be.
+        handler: answers what the responder asks on our links.
+        kind: the certificate that we show.
+        local_address: source address of our connections, or None.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        *,
+        addresses: Callable[[], Sequence[Address]],
+        roles: frozenset[Role],
+        handler: Handler,
+        kind: Kind,
+        local_address: str | None = None,
+    ) -> None:
+        self._member = member
+        self._addresses = addresses
+        self._roles = roles
+        self._handler = handler
+        self._kind = kind
+        self._local_address = local_address
+        self._approach = Approach()
+        self._turn = 0
+        self._climbing = asyncio.Lock()
+        self.link: Channel | None = None
+        """The standing link, while there is one."""
+        self.opened: Callable[[Channel], Awaitable[None]] | None = None
+        """Called with each new standing link, before the one that it replaces is closed."""
+
+    async def connect(self) -> Channel:
+        """A new member link.
+
+        Raises:
+            PendingError: an administrator has to approve us first.
+            UnavailableError: no responder could be reached now.
+        """
+        # One climb at a time: whoever waits finds the certificate that the first one got.
+        async with self._climbing:
+            return await self._climb()
+
+    async def _climb(self) -> Channel:
+        last: UnavailableError | None = None
+        for _ in range(MAX_STEPS):
+            try:
+                channel = await self._step()
+            except PendingError:
+                raise
+            except UnavailableError as exc:
+                if isinstance(exc, DialError) and exc.code is None:
+                    self._turn += 1
+                    if self._turn % max(len(self._addresses()), 1) == 0:
+                        raise
+                last = exc
+                if exc.retry_after is not None:
+                    raise
+                continue
+            if channel is not None:
+                return channel
+        raise last or UnavailableError("no responder could be reached")
+
+    async def visit(self, exchange: Callable[[Channel], Awaitable[T]]) -> T:
+        """Run one exchange over the standing link, or over a short connection.
+
+        Raises:
+            UnavailableError: no link, or it broke.
+        """
+        if self.link is not None and not self.link.is_closed:
+            return await exchange(self.link)
+        with self._member.clock.hold():
+            channel = await self.connect()
+            try:
+                return await exchange(channel)
+            finally:
+                channel.close(CloseCode.NORMAL)
+
+    async def obtain(self, kind: Kind, reason: str) -> None:
+        """Get a new certificate of this kind, over whichever link we may have.
+
+        Raises:
+            UnavailableError: not now.
+        """
+        if self.link is not None and not self.link.is_closed:
+            await self._enrol(self.link, kind, reason)
+        elif (
+            self._approach.choose(certified=self._member.certified(self._kind)) is LinkClass.MEMBER
+        ):
+            await self.visit(lambda channel: self._enrol(channel, kind, reason))
+        else:
+            # `connect` enrols on its way when there is no certificate to show.
+            (await self.connect()).close(CloseCode.NORMAL)
+
+    async def keep(self) -> None:
+        """Hold a standing link until cancelled."""
+        backoff = Backoff()
+        try:
+            while True:
+                version = self._member.version(self._kind)
+                try:
+                    with self._member.clock.hold():
+                        channel = await self.connect()
+                        await self._stand(channel)
+                except UnavailableError as exc:
+                    self._member.log.warning("uplink.unavailable", reason=str(exc))
+                    await self._member.clock.sleep(exc.retry_after or backoff.next())
+                    continue
+                backoff.reset()
+                await self._until_stale(channel, version)
+        finally:
+            if self.link is not None:
+                self.link.close(CloseCode.GOING_AWAY)
+                self.link = None
+
+    async def _stand(self, channel: Channel) -> None:
+        old, self.link = self.link, channel
+        if self.opened is not None:
+            await self.opened(channel)
+        if old is not None:
+            await old.drain()
+            old.close(CloseCode.SUPERSEDED)
+
+    async def _until_stale(self, channel: Channel, version: object) -> None:
+        closed = asyncio.ensure_future(channel.closed())
+        changed = asyncio.ensure_future(self._member.changed_from(self._kind, version))
+        try:
+            await asyncio.wait({closed, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (closed, changed):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _step(self) -> Channel | None:
+        """Try one link: a member link is returned, what the others are for is done."""
+        tried = self._approach.choose(certified=self._member.certified(self._kind))
+        try:
+            channel = await self._dial(tried)
+        except DialError as exc:
+            self._approach.failed(tried, exc.code, by_peer=exc.by_peer)
+            raise
+        if tried is LinkClass.MEMBER:
+            return channel
+        try:
+            if tried is LinkClass.DISCOVERY:
+                await self._member.following.catch_up(channel)
+            else:
+                await self._enrol(channel, self._kind, "enrolment")
+        finally:
+            self._approach.discovered() if tried is LinkClass.DISCOVERY else None
+            channel.close(CloseCode.NORMAL)
+        return None
+
+    async def _dial(self, link_class: LinkClass) -> Channel:
+        addresses = self._addresses()
+        if not addresses:
+            raise UnavailableError("no server is configured")
+        host, port = addresses[self._turn % len(addresses)]
+        return await dial(
+            host,
+            port,
+            endpoint=self._member.endpoint,
+            link_class=link_class,
+            verify=self._member.verifier(roles=self._roles),
+            handler=self._handler,
+            local_address=self._local_address,
+        )
+
+    async def _enrol(self, channel: Channel, kind: Kind, reason: str) -> None:
+        await self._member.enrol(channel, kind, standing_of(channel), reason=reason)
+        self._approach.enrolled()

@@ -1,0 +1,264 @@
+"""Signing other components' certificates: the issuer's half of enrolment and renewal.
+
+A request is answered in this order, and a failure anywhere answers REFUSED and changes nothing:
+
+1. room       no more requests at work than `MAX_AT_WORK`, or "retry after" (E6).
+2. kind       one that this responder signs, for a sender of that role.
+3. nonce      ours, for this identity key and kind, unspent, younger than a minute.
+4. identity   the identity key signed exactly this request, on this very link (B15).
+5. admission  what the kind asks for: nothing for a client, an approval for hub and zone server.
+6. request    a P-256 key whose holder signed the request (A7), nothing else in it.
+7. issue      under the constraints of `pki.issuance`, never beyond the issuer's end (A13).
+8. record     on disk; only then does the certificate leave.
+
+The same request renews: there is no other way to a certificate, and none without the identity
+key, so a stolen certificate cannot prolong itself.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from agents.responder.nonces import Nonces
+from agents.responder.records import IssuanceRecord, IssuedRecord
+from agents.runtime.clock import Clock
+from agents.runtime.errors import StateError, UnavailableError
+from agents.runtime.logs import Logger
+from pki import certificates, enrolment, issuance, keys
+from pki.certificates import Kind
+from pki.errors import PKIError, SignatureError
+from pki.issuance import Issuer
+from pki.keys import KeyId
+from pki.names import Name, Role
+from pki.rotation import Policy
+from protocol.messages import Enrol, Issued, Nonce, NonceGet, Pending, Refused
+
+__all__ = ["Applicant", "Enrolment", "Signing", "Terms"]
+
+MAX_AT_WORK = 256
+"""Requests at work at once; each is about a millisecond of CPU and one durable write."""
+ASSUMED_CAPACITY = 200.0
+"""Requests a second, until enough were measured."""
+MEASURED_FROM = 20
+RETRY_AFTER = 2.0
+"""Seconds that a request is asked to wait when there is no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """Who asks for a certificate, as far as the request and its link prove it."""
+
+    kind: Kind
+    id: bytes
+    """Component id, from the identity key that signed the request."""
+    spki: bytes
+    host: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a certificate is issued with."""
+
+    issuer: Issuer
+    policy: Policy
+
+
+class Signing(Protocol):
+    """Who signs certificates of one kind, for whom, and on what terms."""
+
+    async def admit(self, applicant: Applicant) -> Pending | Refused | None:
+        """None to go on; otherwise the answer."""
+
+    async def terms(self, kind: Kind) -> Terms:
+        """The issuing key and the policy now in force.
+
+        Raises:
+            UnavailableError: nothing can be signed now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a request on one link has to be signed for."""
+
+    issuers: frozenset[KeyId]
+    """The TLS keys that we may have shown there."""
+    exporter: bytes
+    peer: Name | None
+    """Who the link says it is, on a member link."""
+    address: str
+
+
+class Enrolment:
+    """Answers NONCE_GET and ENROL.
+
+    Args:
+        signing: who signs each kind.
+        random: gives serial numbers.
+    """
+
+    def __init__(
+        self,
+        signing: Mapping[Kind, Signing],
+        *,
+        deployment: bytes,
+        record: IssuanceRecord,
+        clock: Clock,
+        log: Logger,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._signing = signing
+        self._deployment = deployment
+        self._record = record
+        self._clock = clock
+        self._log = log
+        self._random = random
+        self._nonces = Nonces(clock, random=random)
+        self._at_work = 0
+        self._busy = 0.0
+        self._served = 0
+
+    @property
+    def capacity(self) -> float:
+        """Requests a second that we have been able to answer, measured (B13)."""
+        if self._served < MEASURED_FROM:
+            return ASSUMED_CAPACITY
+        return self._served / max(self._busy, 1e-3)
+
+    def nonce(self, message: NonceGet) -> Nonce | Refused:
+        """A nonce for one request."""
+        if message.kind not in {kind.value for kind in self._signing}:
+            return Refused(reason="kind", text=f"no {message.kind!r} is signed here")
+        return Nonce(nonce=self._nonces.give(message.spki, message.kind))
+
+    async def enrol(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
+        """Sign a request, or say why not."""
+        if self._at_work >= MAX_AT_WORK:
+            return Refused(reason="busy", text="too many requests", retry_after=RETRY_AFTER)
+        self._at_work += 1
+        started = self._clock.monotonic()
+        try:
+            answer = await self._enrol(message, binding)
+        except PKIError as exc:
+            answer = Refused(reason="request", text=str(exc))
+        except (UnavailableError, StateError) as exc:
+            answer = Refused(reason="unavailable", text=str(exc), retry_after=RETRY_AFTER)
+        finally:
+            self._at_work -= 1
+            # Requests that were at work at once share the time.
+            self._busy += (self._clock.monotonic() - started) / (self._at_work + 1)
+            self._served += 1
+        if isinstance(answer, Refused):
+            self._log.warning(
+                "enrolment.refused",
+                kind=message.kind,
+                host=message.host,
+                fingerprint=_fingerprint(message.spki),
+                remote=binding.address,
+                reason=answer.text,
+            )
+        return answer
+
+    async def _enrol(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
+        signing = self._signing.get(Kind(message.kind)) if _is_kind(message.kind) else None
+        if signing is None:
+            return Refused(reason="kind", text=f"no {message.kind!r} is signed here")
+        kind = Kind(message.kind)
+        if not self._nonces.spend(message.nonce, message.spki, message.kind):
+            return Refused(reason="nonce", text="nonce unknown, spent or expired", retry_after=0.0)
+        component = self._proven(message, binding)
+        if binding.peer is not None and binding.peer.id != component:
+            return Refused(reason="identity", text="the link is another component's")
+        applicant = Applicant(kind, component, message.spki, message.host, binding.address)
+        held_up = await signing.admit(applicant)
+        if held_up is not None:
+            return held_up
+        return await self._issue(kind, component, message, await signing.terms(kind))
+
+    def _proven(self, message: Enrol, binding: Binding) -> bytes:
+        """The component whose identity key signed this request for this link.
+
+        Raises:
+            SignatureError: it signed something else.
+        """
+        for issuer in binding.issuers:
+            try:
+                return enrolment.verify_request(
+                    message.spki,
+                    message.signature,
+                    deployment=self._deployment,
+                    issuer=issuer,
+                    nonce=message.nonce,
+                    csr=message.csr,
+                    binding=binding.exporter,
+                )
+            except SignatureError:
+                continue
+        raise SignatureError("the identity key did not sign this request on this link")
+
+    async def _issue(self, kind: Kind, component: bytes, message: Enrol, terms: Terms) -> Issued:
+        now = self._clock.now()
+        request = certificates.parse_request(message.csr)
+        name = certificates.name_of(self._deployment, kind, component)
+        der = issuance.issue(
+            terms.issuer,
+            request,
+            kind=kind,
+            name=name,
+            validity=terms.policy.validity,
+            now=now,
+            serial=int.from_bytes(self._random(16)) | 1 << 120,
+        )
+        await self.record(kind, component, der, terms.issuer, now)
+        return Issued(
+            chain=[der, *terms.issuer.chain], window=int(terms.policy.window.total_seconds())
+        )
+
+    async def record(
+        self, kind: Kind, component: bytes, der: bytes, issuer: Issuer, now: datetime
+    ) -> None:
+        """Put an issue on record; the certificate may leave when this returns."""
+        leaf = certificates.read(der)
+        issued = IssuedRecord(
+            serial=leaf.serial,
+            kind=kind.value,
+            holder=component,
+            key_id=leaf.key_id,
+            issuer=certificates.read(issuer.chain[0]).key_id,
+            root=certificates.read(issuer.chain[-1]).key_id,
+            not_before=leaf.not_before,
+            not_after=leaf.not_after,
+            at=now,
+        )
+        await self._record.record(issued)
+        self._log.info(
+            "certificate.issued",
+            kind=kind.value,
+            holder=component.hex(),
+            fingerprint=leaf.fingerprint,
+            issuer=issued.issuer.hex(),
+            root=issued.root.hex(),
+            not_after=leaf.not_after.isoformat(),
+        )
+
+
+def _is_kind(text: str) -> bool:
+    return text in {kind.value for kind in Kind}
+
+
+def _fingerprint(spki: bytes) -> str:
+    try:
+        return keys.key_id(spki).hex()
+    except PKIError:
+        return "-"
+
+
+APPROVED_ROLES: Mapping[Kind, Role] = {
+    Kind.HUB_TLS: Role.HUB,
+    Kind.ZONE_SERVER_TLS: Role.ZONE_SERVER,
+    Kind.CLIENT_CA: Role.ZONE_SERVER,
+}
+"""The kinds that an administrator has to approve, and the role that may ask for each."""

@@ -1,0 +1,275 @@
+"""The clients that report to this responder, and each one's place in its line (F1-F3, G1, G2).
+
+A client is *present* while it registers: it was seen within three of its longest intervals
+(network time), and no neighbour has reported it unreachable since. Those present are planned
+into chains; the plan is made anew when who is present, or where it listens, changes, and its
+revision never goes back, so of two plans everybody knows the newer.
+
+**Clones.** Each registration hands out a new random token. The responder keeps the last one it
+handed out and the one that was shown for it, and accepts either, since an answer can be lost.
+Another token for the same id is a copied machine: two keep one identity key and each spoils
+the other's token. The one that is refused makes itself a new identity. A client of which no
+token is on record (it comes from another responder) is believed.
+
+A row is durable before its answer leaves: a token that is shown must be one on record.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hmac import compare_digest
+
+from agents.responder import neighbourhoods
+from agents.responder.neighbourhoods import Plan, Policy, Position
+from agents.responder.records import ClientRecord, RegistryStore
+from agents.runtime.clock import Clock
+from agents.runtime.logs import Logger
+from pki.peers import Peer
+from protocol.messages import VERSION, Neighbour, Refused, Register, Registered
+
+__all__ = ["Registry", "Row"]
+
+MISSED = 3
+"""Longest registration intervals after which a silent client is no longer planned with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One client, for lists and reports."""
+
+    record: ClientRecord
+    present: bool
+    position: Position | None
+
+
+class Registry:
+    """Answers registrations. Not safe for concurrent use.
+
+    Args:
+        responder: our component id.
+        longest: seconds of network time, the longest interval between two registrations.
+        settings: the client settings now in force.
+        random: gives tokens.
+    """
+
+    def __init__(
+        self,
+        store: RegistryStore,
+        *,
+        responder: bytes,
+        clock: Clock,
+        log: Logger,
+        policy: Policy,
+        longest: float,
+        settings: Callable[[], dict[str, str]],
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._store = store
+        self._responder = responder
+        self._clock = clock
+        self._log = log
+        self._policy = policy
+        self._patience = MISSED * longest
+        self._settings = settings
+        self._random = random
+        self._rows: dict[bytes, ClientRecord] = {}
+        self._seen: dict[bytes, float] = {}
+        self._plan: Plan | None = None
+        self._plan_until = 0.0
+        self.revision = 0
+        self.changed: set[bytes] = set()
+        """Clients whose row changed since somebody last took this set away."""
+
+    async def load(self) -> None:
+        """Take up where the last run left: everybody gets time to register again."""
+        self._rows = {row.id: row for row in await self._store.load()}
+        now = self._clock.monotonic()
+        self._seen = {id: now for id in self._rows}
+        # Above every revision of an earlier run, whatever it was.
+        self.revision = int(self._clock.now().timestamp() * 1000)
+        self.changed = set(self._rows)
+
+    def rows(self) -> list[Row]:
+        """Every client, by host name."""
+        plan = self._planned()
+        return [
+            Row(record, self._is_present(record), plan.positions.get(record.id))
+            for record in sorted(self._rows.values(), key=lambda r: (r.host, r.id))
+        ]
+
+    def row(self, id: bytes) -> Row | None:
+        """One client."""
+        record = self._rows.get(id)
+        if record is None:
+            return None
+        return Row(record, self._is_present(record), self._planned().positions.get(id))
+
+    def is_present(self, id: bytes) -> bool:
+        """Whether the client registers, as far as we can tell."""
+        record = self._rows.get(id)
+        return record is not None and self._is_present(record)
+
+    async def adopt(self, rows: Sequence[ClientRecord]) -> None:
+        """Take rows that another responder of ours reports; they are not planned here."""
+        await self._store.save(rows)
+        for row in rows:
+            self._rows[row.id] = row
+
+    async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
+        """Take a registration of the client that `peer` proves."""
+        id = peer.name.id
+        before = self._rows.get(id)
+        if before is not None and before.responder != self._responder:
+            before = None  # it reported elsewhere: no token of ours is on record
+        if not _token_fits(before, message.token):
+            self._log.warning(
+                "client.cloned", client=id.hex(), host=before.host if before else "", remote=remote
+            )
+            return Refused(
+                reason="cloned",
+                text="another machine registers with this identity; make a new one",
+            )
+        if before is None and not message.full:
+            return Refused(reason="full", text="say everything once", retry_after=0.0)
+        row = self._merged(before, peer, remote, message)
+        try:
+            neighbourhoods.Member(row.id, row.claimed or row.seen, row.port)
+        except ValueError as exc:
+            return Refused(reason="address", text=str(exc))
+        self._note_lost(id, message.lost)
+        # Durable first: the token that we hand out is shown next time.
+        await self._store.save([row])
+        self._put(row, before)
+        return self._answer(row)
+
+    def _merged(
+        self, before: ClientRecord | None, peer: Peer, remote: str, message: Register
+    ) -> ClientRecord:
+        now = self._clock.now()
+        base = before or ClientRecord(
+            id=peer.name.id,
+            host="",
+            claimed="",
+            seen=remote,
+            port=0,
+            protocol=VERSION,
+            version="",
+            last_registration=None,
+            key_not_after=None,
+            root=None,
+            responder=self._responder,
+            token_out=None,
+            token_shown=None,
+            lost_at=None,
+            first_seen=now,
+        )
+        return replace(
+            base,
+            host=base.host if message.host is None else message.host,
+            version=base.version if message.version is None else message.version,
+            claimed=base.claimed if message.address is None else message.address,
+            port=base.port if message.port is None else message.port,
+            seen=remote,
+            last_registration=now,
+            # Not what it says: what its link has proven.
+            key_not_after=peer.leaf.not_after,
+            root=peer.root,
+            token_shown=message.token or None,
+            token_out=self._random(16),
+            lost_at=None,
+        )
+
+    def _put(self, row: ClientRecord, before: ClientRecord | None) -> None:
+        was_present = before is not None and self._is_present(before)
+        self._rows[row.id] = row
+        self._seen[row.id] = self._clock.monotonic()
+        self.changed.add(row.id)
+        if not was_present or before is None or _place(before) != _place(row):
+            self._plan = None
+            if before is None:
+                self._log.info(
+                    "client.registered",
+                    client=row.id.hex(),
+                    host=row.host,
+                    address=row.claimed,
+                    remote=row.seen,
+                )
+
+    def _note_lost(self, reporter: bytes, lost: Sequence[bytes]) -> None:
+        """Believe a report of a neighbour about its neighbour, and of nobody else."""
+        position = self._planned().positions.get(reporter) if lost else None
+        if position is None:
+            return
+        neighbours = {m.id for m in (position.forward, position.backward) if m is not None}
+        for id in neighbours.intersection(lost):
+            record = self._rows[id]
+            self._rows[id] = replace(record, lost_at=self._clock.now())
+            self._plan = None
+            self.changed.add(id)
+            self._log.warning(
+                "client.lost", client=id.hex(), host=record.host, reporter=reporter.hex()
+            )
+
+    def _answer(self, row: ClientRecord) -> Registered:
+        position = self._planned().positions.get(row.id)
+        return Registered(
+            token=row.token_out or b"",
+            observed=row.seen,
+            forward=_neighbour(position.forward) if position else None,
+            backward=_neighbour(position.backward) if position else None,
+            revision=self.revision,
+            leader=position is None or position.leader,
+            settings=self._settings(),
+        )
+
+    def _is_present(self, record: ClientRecord) -> bool:
+        if record.responder != self._responder:
+            return record.lost_at is None
+        seen = self._seen.get(record.id)
+        return (
+            record.lost_at is None
+            and record.last_registration is not None
+            and seen is not None
+            and self._clock.monotonic() - seen < self._patience
+        )
+
+    def _planned(self) -> Plan:
+        now = self._clock.monotonic()
+        if self._plan is None or now >= self._plan_until:
+            present = [
+                r
+                for r in self._rows.values()
+                if r.responder == self._responder and self._is_present(r)
+            ]
+            self._plan = neighbourhoods.plan(
+                (neighbourhoods.Member(r.id, r.claimed or r.seen, r.port) for r in present),
+                self._policy,
+            )
+            # Nobody can have gone silent before then without somebody's report.
+            oldest = min((self._seen[r.id] for r in present), default=now)
+            self._plan_until = max(oldest, now - self._patience) + self._patience
+            self.revision += 1
+        return self._plan
+
+
+def _token_fits(before: ClientRecord | None, token: bytes) -> bool:
+    if before is None or before.token_out is None:
+        return True
+    held = [before.token_out, before.token_shown or b""]
+    return any(compare_digest(token, one) for one in held)
+
+
+def _place(record: ClientRecord) -> tuple[str, int]:
+    return record.claimed or record.seen, record.port
+
+
+def _neighbour(member: neighbourhoods.Member | None) -> Neighbour | None:
+    if member is None:
+        return None
+    return Neighbour(id=member.id, address=member.address, port=member.port)
+
+
+def last_registered(record: ClientRecord) -> datetime:
+    """When it last registered, or when it was first seen."""
+    return record.last_registration or record.first_seen

@@ -1,0 +1,133 @@
+"""What faces clients, the same in a server and in a zone server.
+
+One handler a responder: each message that the access table lets through is answered here.
+Who the sender is comes from its link, never from the message: a registration, a ping or a
+request for a certificate that names somebody else is refused.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import msgspec
+
+from agents.member.answering import NOT_YOURS, pong, proven
+from agents.member.following import answer_ledger_get
+from agents.member.member import Member
+from agents.responder.enrolment import Binding, Enrolment
+from agents.responder.records import AckRecord, Credential
+from agents.responder.registry import Registry
+from agents.runtime.channel import Channel
+from pki.acknowledgements import verify_ack
+from pki.errors import PKIError
+from pki.keys import KeyId
+from protocol.access import LinkClass
+from protocol.messages import (
+    Ack,
+    Done,
+    Enrol,
+    LedgerGet,
+    Message,
+    NonceGet,
+    Ping,
+    Refused,
+    Register,
+    Registered,
+)
+
+__all__ = ["Service", "ack_record"]
+
+
+class Service:
+    """Answers clients.
+
+    Args:
+        shown: KeyIDs of the TLS keys that this responder may have shown on a link.
+        acknowledged: takes an acknowledgement that verified; returns when it is kept.
+        head: the HEAD that clients may hear of: of a root that our client CA is under.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        *,
+        enrolment: Enrolment,
+        registry: Registry,
+        shown: Callable[[], frozenset[KeyId]],
+        acknowledged: Callable[[AckRecord], Awaitable[None]],
+        head: Callable[[], bytes | None],
+    ) -> None:
+        self._member = member
+        self._enrolment = enrolment
+        self._registry = registry
+        self._shown = shown
+        self._acknowledged = acknowledged
+        self._head = head
+
+    async def handle(self, channel: Channel, message: Message) -> Message | None:
+        """Answer one message; `agents.runtime.network.Handler`."""
+        match message:
+            case LedgerGet():
+                return answer_ledger_get(self._member.trust, message)
+            case Ping():
+                return pong(channel, message)
+            case NonceGet():
+                return self._enrolment.nonce(message)
+            case Enrol():
+                return await self._enrolment.enrol(message, self._binding(channel))
+            case Register():
+                return await self._register(channel, message)
+            case Ack():
+                return await self._ack(channel, message)
+            case _:
+                return Refused(reason="unknown", text=f"{type(message).__name__} is not for us")
+
+    async def _register(self, channel: Channel, message: Register) -> Message:
+        answer = await self._registry.register(proven(channel), channel.remote[0], message)
+        if isinstance(answer, Registered):
+            return msgspec.structs.replace(answer, head=self._head())
+        return answer
+
+    def _binding(self, channel: Channel) -> Binding:
+        member = channel.link_class is LinkClass.MEMBER
+        return Binding(
+            issuers=self._shown(),
+            exporter=channel.binding(),
+            peer=proven(channel).name if member else None,
+            address=channel.remote[0],
+        )
+
+    async def _ack(self, channel: Channel, message: Ack) -> Done | Refused:
+        try:
+            record = ack_record(
+                message, role=proven(channel).name.role.value, now=self._member.clock.now()
+            )
+        except PKIError as exc:
+            return Refused(reason="signature", text=str(exc))
+        if record.component != proven(channel).name.id:
+            return NOT_YOURS
+        await self._acknowledged(record)
+        return Done()
+
+
+def ack_record(message: Ack, *, role: str, now: datetime) -> AckRecord:
+    """An acknowledgement as it is kept; its signature is verified here.
+
+    Raises:
+        SignatureError: the identity key did not sign it.
+    """
+    component = verify_ack(
+        message.spki, message.signature, slot=message.slot, n=message.n, entry_id=message.entry_id
+    )
+    return AckRecord(
+        component=component,
+        slot=message.slot,
+        n=message.n,
+        entry_id=message.entry_id,
+        spki=message.spki,
+        signature=message.signature,
+        role=role,
+        credentials=tuple(
+            Credential(c.kind, c.key_id, c.root, c.not_after) for c in message.credentials
+        ),
+        at=now,
+    )

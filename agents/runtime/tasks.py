@@ -1,0 +1,59 @@
+"""Work that a handler leaves behind: it goes on by itself, held, and never dies unheard.
+
+The long-lived loops of a daemon are tasks of its `TaskGroup`, and their failure ends it. What
+is started here is short: a relay, a catch-up, a report. Its failure is a log line.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from typing import Any
+
+from agents.runtime.clock import Clock
+from agents.runtime.errors import UnavailableError
+from agents.runtime.logs import Logger
+
+__all__ = ["Spawn", "Tasks"]
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+"""Runs a coroutine beside everything else."""
+
+
+class Tasks:
+    """Runs short work beside the rest, each under a hold of its own."""
+
+    def __init__(self, clock: Clock, log: Logger) -> None:
+        self._clock = clock
+        self._log = log
+        self._running: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, hold: bool = True) -> None:
+        """Start it; the hold is taken now, before the caller goes on (clock, rule 3).
+
+        Args:
+            work: what is to be done.
+            hold: whether policy time waits for it; a probe that never ends must not.
+        """
+        held = self._clock.hold() if hold else nullcontext()
+        held.__enter__()
+
+        async def run() -> None:
+            try:
+                await work
+            except UnavailableError as exc:
+                self._log.info("task.unavailable", reason=str(exc))
+            except Exception:
+                self._log.exception("task.failed")
+            finally:
+                held.__exit__(None, None, None)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        """Cancel what still runs, and wait for its end."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

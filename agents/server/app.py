@@ -1,0 +1,387 @@
+"""A server: the first start that makes everything, and the daemon that goes on from there.
+
+Start, in this order; a refusal anywhere leaves what was there as it was:
+
+1. the state directory is ours and nobody else's (a second daemon is refused);
+2. keys open, or are made at a first start; a ledger without its keys is never given new ones (C4);
+3. ledger opens, or GENESIS is made (A1); `reconcile` completes what a crash left;
+4. the server's own subordinate keys exist, and a HEAD counts;
+5. listeners and the API open; READY is said.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from agents.member.keyring import Keyring
+from agents.member.links import Links
+from agents.member.member import LEDGER, Member
+from agents.member.renewal import Renewal
+from agents.member.status import Status
+from agents.member.trust import Trust
+from agents.responder.enrolment import APPROVED_ROLES, Enrolment, Signing
+from agents.responder.neighbourhoods import Policy as LinePolicy
+from agents.responder.records import AckRecord
+from agents.responder.registry import Registry
+from agents.responder.service import Service
+from agents.runtime import logs
+from agents.runtime.channel import Channel
+from agents.runtime.clock import Clock
+from agents.runtime.errors import StateError, UnavailableError
+from agents.runtime.files import DISK, lock_state
+from agents.runtime.lifecycle import Stop
+from agents.runtime.listener import Listener
+from agents.runtime.tasks import Tasks
+from agents.server.acknowledgements import Acknowledgements
+from agents.server.announcing import Announcing
+from agents.server.authority import HEAD_INTERVAL, OWN_KINDS, Authority, found
+from agents.server.config import Config
+from agents.server.coverage import Component
+from agents.server.infrastructure import Infrastructure
+from agents.server.operations import ServerOperations
+from agents.server.settings import Settings
+from agents.server.signing import ApprovedSigning, ClientSigning
+from agents.server.standby import Standby
+from agents.server.store import Store, approvals
+from agents.server.store.acks import AckTable
+from agents.server.store.approvals import Approval, State
+from agents.server.store.clients import ClientTable
+from agents.server.store.issued import IssuedTable
+from pki import trust as ledger_trust
+from pki.certificates import Facts, Kind
+from pki.keys import KeyId
+from pki.names import Role
+from protocol.messages import Message, Relay
+
+__all__ = ["Server", "run"]
+
+log = logs.get_logger()
+
+KEYS = "pki.db"
+STORE = "server.db"
+
+
+async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
+    """Run a server until it is asked to stop.
+
+    Raises:
+        StateError: the state cannot be used, or a port is taken.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(lock_state(config.state, Role.SERVER.value))
+        store = Store.open(config.state / STORE)
+        stack.callback(store.close)
+        server = Server(config, clock, store)
+        await server.prepare()
+        await server.serve(stop, stack)
+
+
+class Server:
+    """The rooms of a server, and how they hang together."""
+
+    def __init__(self, config: Config, clock: Clock, store: Store) -> None:
+        self.config = config
+        self.clock = clock
+        self.store = store
+        self.fqdn = config.fqdn or socket.getfqdn()
+        self.tasks = Tasks(clock, log)
+        self.settings = Settings(store)
+        standby_key = config.standby / "standby.key"
+        _private_folder(config.standby)
+        self.standby = Standby(config.state / "standby.db", standby_key, DISK)
+        self.trust, self.keyring = self._open()
+        self.member = Member(
+            Role.SERVER,
+            Kind.SERVER_TLS,
+            keyring=self.keyring,
+            trust=self.trust,
+            clock=clock,
+            log=log,
+            tasks=self.tasks,
+            relay=self._relay,
+        )
+        self.links = Links(self.trust)
+        self.issued = IssuedTable(store)
+        self.authority = Authority(
+            self.keyring,
+            self.standby,
+            self.trust,
+            slot=self.trust.slots[0],
+            fqdn=self.fqdn,
+            clock=clock,
+            log=log,
+            record=self.issued,
+            policies=self.settings.policies,
+        )
+        self.acknowledgements = Acknowledgements(AckTable(store))
+        self.registry = Registry(
+            ClientTable(store),
+            responder=self.member.id,
+            clock=clock,
+            log=log,
+            policy=LinePolicy(),
+            longest=config.registration_seconds,
+            settings=self.settings.for_clients,
+        )
+        self.enrolment = Enrolment(
+            self._signing(),
+            deployment=self.trust.deployment,
+            record=self.issued,
+            clock=clock,
+            log=log,
+        )
+        self.service = Service(
+            self.member,
+            enrolment=self.enrolment,
+            registry=self.registry,
+            shown=self._shown,
+            acknowledged=self._acknowledged,
+            head=self.trust.latest_head,
+        )
+        self.infrastructure = Infrastructure(
+            self.member,
+            enrolment=self.enrolment,
+            registry=self.registry,
+            acknowledged=self._acknowledged,
+        )
+        self.announcing = Announcing(
+            self.links, self.settings, self.registry, self.enrolment, self.tasks.spawn
+        )
+        self.renewals = {kind: self._renewal(kind) for kind in OWN_KINDS}
+        self.listener: Listener | None = None
+        self._tls_keys = {held.leaf.key_id for held in self.keyring.credentials}
+        self._approved: list[Approval] = []
+
+    async def prepare(self) -> None:
+        """Everything that must be true before anybody is served."""
+        logs.identify(self.member.id.hex())
+        await self.settings.load()
+        await self.acknowledgements.load()
+        await self.registry.load()
+        self._approved = await self._load_approved()
+        self.authority.reconcile()
+        for kind in OWN_KINDS:
+            if not self.member.certified(kind) and self.authority.can_sign:
+                await self.certify(kind, "first start")
+        if self.authority.can_sign and self.clock.now() >= self.authority.head_due():
+            self.authority.sign_head()
+
+    async def serve(self, stop: Stop, stack: AsyncExitStack) -> None:
+        """Open the doors, work, and close them when asked."""
+        from agents.server.api.serve import serve
+
+        listen = self.config.listen
+        self.listener = await Listener.start(
+            listen.host,
+            listen.port,
+            endpoint=self.member.endpoint,
+            handler=self.handle,
+            verify=self.member.verifier(
+                roles=frozenset({Role.CLIENT, Role.HUB}), client_ca_of=lambda: self.member.id
+            ),
+            on_channel=self._opened,
+            kind="server port",
+            expected="a client of ours, or a hub",
+        )
+        stack.push_async_callback(self.tasks.close)
+        stack.push_async_callback(self.listener.stop)
+        status = Status(
+            self.member,
+            self.config.state,
+            links=lambda: list(self.links),
+            renewals=lambda: {k.value: r.next_at for k, r in self.renewals.items()},
+            more=lambda: {"listen": f"{listen.host}:{self.listener.port if self.listener else 0}"},
+        )
+        operations = ServerOperations(self)
+        async with asyncio.TaskGroup() as group:
+            loops = [
+                group.create_task(self.links.watch()),
+                group.create_task(self._heads()),
+                group.create_task(status.run()),
+                group.create_task(serve(operations, self.config.socket, stop)),
+                *(group.create_task(renewal.run()) for renewal in self.renewals.values()),
+            ]
+            self.settings.changed.append(self._settings_changed)
+            status.write()
+            stop.ready()
+            await stop.wait()
+            for loop in loops:
+                loop.cancel()
+        status.write()
+
+    async def handle(self, channel: Channel, message: Message) -> Message | None:
+        """Answer a client or a hub."""
+        if isinstance(message, Relay):
+            return await self.infrastructure.relay(channel, message)
+        return await self.service.handle(channel, message)
+
+    async def certify(self, kind: Kind, reason: str) -> None:
+        """Renew one of our own keys, and show it from now on."""
+        try:
+            await self.authority.certify(kind, reason)
+        except StateError as exc:
+            raise UnavailableError(str(exc)) from exc
+        self._keys_changed()
+
+    def _open(self) -> tuple[Trust, Keyring]:
+        """The state of the last run, or a new deployment (A1)."""
+        state = self.config.state
+        trust = Trust.load(state / LEDGER, files=DISK, clock=self.clock, log=log)
+        if trust is not None and not (state / KEYS).exists():
+            raise StateError(
+                f"{state / KEYS} is missing, and there is a ledger that it belongs to",
+                hint="restore it from a backup; no new root is made over an old one",
+            )
+        keyring = Keyring(state / KEYS, DISK)
+        if trust is None:
+            founding = found(keyring, self.standby, fqdn=self.fqdn, now=self.clock.now())
+            trust = Trust(
+                ledger_trust.from_chain(founding),
+                path=state / LEDGER,
+                files=DISK,
+                clock=self.clock,
+                log=log,
+            )
+            trust.persist()
+            log.info(
+                "deployment.founded",
+                deployment=trust.deployment.hex(),
+                fingerprint=founding.current_root.key_id,
+                name=founding.current_root.name,
+            )
+        return trust, keyring
+
+    def _signing(self) -> dict[Kind, Signing]:
+        approved = ApprovedSigning(
+            self.authority, self.store, self.clock, log, retry_after=self.config.pending_seconds
+        )
+        return {
+            Kind.CLIENT_TLS: ClientSigning(self.authority),
+            **dict.fromkeys(APPROVED_ROLES, approved),
+        }
+
+    def _renewal(self, kind: Kind) -> Renewal:
+        return Renewal(
+            kind,
+            keyring=self.keyring,
+            trust=self.trust,
+            clock=self.clock,
+            log=log,
+            obtain=self.certify,
+            policy=lambda: self.settings.policies()[kind],
+        )
+
+    def _shown(self) -> frozenset[KeyId]:
+        return frozenset(self._tls_keys)
+
+    def _opened(self, channel: Channel) -> None:
+        self.links.add(channel)
+        if channel.peer is not None and channel.peer.name.role is Role.HUB:
+            self.announcing.greet(channel, self.trust.latest_head())
+
+    async def _acknowledged(self, record: AckRecord) -> None:
+        await self.acknowledgements.take(record, self.trust)
+
+    async def _relay(self, source: Channel | None, notice: object) -> None:
+        """Heads are ours to announce; what others announce of our own slot is not passed on."""
+
+    async def _heads(self) -> None:
+        """Sign a HEAD once an hour (section 2), and announce it."""
+        while True:
+            await self.clock.wait_until(self.authority.head_due())
+            if not self.authority.can_sign:
+                await self.clock.wait_until(self.clock.now() + HEAD_INTERVAL)
+                continue
+            with self.clock.hold():
+                head = self.authority.sign_head(await self._denied())
+                self.announcing.head(head)
+
+    async def new_root(self, audit: bytes) -> Facts:
+        """Succeed the current root, and tell everybody (B1, B7)."""
+        with self.clock.hold():
+            root = await self.authority.new_root(audit)
+            self._keys_changed()
+            self.announcing.rotated(self._latest_head())
+        return root
+
+    def revoke(self, roots: Sequence[KeyId], audit: bytes) -> None:
+        """Revoke roots, and tell everybody; links under them are closed (B3, B4)."""
+        with self.clock.hold():
+            self.authority.revoke(roots, audit)
+            self.announcing.revoked(self._latest_head())
+
+    async def approvals_changed(self) -> None:
+        """A decision was made: keys of whoever is no longer approved are denied from now on."""
+        denied = await self._denied()
+        if self.authority.can_sign and frozenset(denied) != self.trust.denied:
+            self.announcing.head(self.authority.sign_head(denied))
+        self._approved = await self._load_approved()
+
+    def approved_components(self) -> list[Component]:
+        """Hubs and zone servers that are approved, and whether each is there."""
+        return [
+            Component(
+                one.role,
+                id := one.identity[:16],
+                one.host,
+                self._is_present(one.role, id),
+                one.last_seen,
+            )
+            for one in self._approved
+        ]
+
+    def _is_present(self, role: str, id: bytes) -> bool:
+        if role == Role.HUB:
+            return bool(self.links.of(id))
+        return self.infrastructure.zone_present(id)
+
+    async def _load_approved(self) -> list[Approval]:
+        return await self.store.read(partial(approvals.every, state=State.APPROVED))
+
+    async def _denied(self) -> list[KeyId]:
+        """Keys of components that are no longer approved, until they would have expired."""
+        now = self.clock.now()
+        gone = await self.store.read(partial(approvals.every, state=State.REVOKED))
+        records = [
+            record
+            for one in gone
+            for record in await self.issued.unexpired(now, holder=one.identity[:16])
+        ]
+        return [KeyId(record.key_id) for record in records]
+
+    def _latest_head(self) -> bytes:
+        head = self.trust.latest_head()
+        if head is None:
+            raise StateError("no HEAD names the last entry of our own ledger")
+        return head
+
+    def _keys_changed(self) -> None:
+        """Our own keys were renewed: show the new ones, and plan their next renewals."""
+        self._tls_keys |= {held.leaf.key_id for held in self.keyring.credentials}
+        self.member.credential_changed()
+        for renewal in self.renewals.values():
+            renewal.poke()
+
+    def _settings_changed(self) -> None:
+        self.announcing.settings()
+        for renewal in self.renewals.values():
+            renewal.poke()
+
+
+def _private_folder(folder: Path) -> None:
+    """Make a folder for a key file, or refuse one that others may enter.
+
+    Raises:
+        StateError: it is not ours alone.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise StateError(
+            f"{folder} can be entered by others",
+            hint=f"chown it to the user of the service, and chmod 700 {folder}",
+        )

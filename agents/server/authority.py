@@ -1,0 +1,310 @@
+"""The server's roots: made, succeeded, revoked, and everything that they sign.
+
+Every operation is prepared, persisted, and only then visible (rule 18). The ledger file is the
+commit point; what is prepared before it is harmless without it, and `reconcile` (which every
+start runs) removes or completes it:
+
+    new root    1. standby.db gains the key that the new commitment names
+                2. pki.db gains the private half of the next root
+                3. the ledger gains ROTATE                            <- it has happened
+                4. standby.db loses the key that is a root now; pki.db all but two roots
+                5. the server's own keys are renewed, client CA first
+                6. HEAD by the new root; only then is anybody told
+    revoke      1. the ledger gains REVOKE                            <- it has happened
+                2. pki.db loses the private half (B3)
+                3. HEAD, and everybody is told
+
+Without the current root's key (an old backup) nothing is signed at all.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from agents.member.keyring import Keyring
+from agents.member.trust import Trust
+from agents.responder.enrolment import Terms
+from agents.responder.records import IssuanceRecord, IssuedRecord
+from agents.runtime.clock import Clock
+from agents.runtime.errors import StateError
+from agents.runtime.logs import Logger
+from agents.server.standby import Standby
+from pki import certificates, entries, heads, issuance, keys, ledger
+from pki.certificates import Facts, Kind
+from pki.issuance import Issuer
+from pki.keys import KeyId, PrivateKey
+from pki.ledger import Chain
+from pki.rotation import Policy
+
+__all__ = ["OWN_KINDS", "STANDBY_KEYS", "Authority", "found", "serial"]
+
+STANDBY_KEYS = entries.DEPTH
+OWN_KINDS = (Kind.CLIENT_CA, Kind.SERVER_TLS, Kind.MESSAGE_SIGNING)
+"""The server's own subordinate keys; the client CA is renewed first (section 5)."""
+HEAD_INTERVAL = timedelta(hours=1)
+
+Random = Callable[[int], bytes]
+
+
+def found(
+    keyring: Keyring,
+    standby: Standby,
+    *,
+    fqdn: str,
+    now: datetime,
+    random: Random = secrets.token_bytes,
+) -> Chain:
+    """Make the first root, sixteen standby keys and GENESIS, without asking (A1).
+
+    A crash at any point is made good by calling it again: what exists already is used, and
+    nothing has been told to anybody.
+    """
+    if not standby.exists:
+        made = [keys.generate() for _ in range(STANDBY_KEYS)]
+        standby.save({keys.key_id(key.public_key()): key for key in made})
+    if not keyring.root_ids:
+        key = keys.generate()
+        keyring.keep_roots({keys.key_id(key.public_key()): key})
+    (root_id,) = keyring.root_ids
+    root_key = _held(keyring, root_id)
+    root = certificates.make_root(root_key, fqdn, 0, now, serial(random))
+    return ledger.make_genesis(
+        root,
+        root_key,
+        list(standby.load()),
+        deployment=random(16),
+        time=int(now.timestamp()),
+        audit=bytes(32),
+    )
+
+
+def serial(random: Random) -> int:
+    """A serial number: 121 bits, the topmost one set, so that its length never varies."""
+    return int.from_bytes(random(15), "big") | 1 << 120
+
+
+class Authority:
+    """Signs with the current root of this server's slot.
+
+    Args:
+        slot: our slot.
+        policies: the policies in force, a kind.
+        record: where issues are recorded before they take effect.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        standby: Standby,
+        trust: Trust,
+        *,
+        slot: bytes,
+        fqdn: str,
+        clock: Clock,
+        log: Logger,
+        record: IssuanceRecord,
+        policies: Callable[[], Mapping[Kind, Policy]],
+        random: Random = secrets.token_bytes,
+    ) -> None:
+        self._keyring = keyring
+        self._standby = standby
+        self._trust = trust
+        self._slot = slot
+        self._fqdn = fqdn
+        self._clock = clock
+        self._log = log
+        self._record = record
+        self._policies = policies
+        self._random = random
+
+    @property
+    def slot(self) -> bytes:
+        """Id of the slot whose writer this is."""
+        return self._slot
+
+    @property
+    def chain(self) -> Chain:
+        """Our own ledger."""
+        return self._trust.chain(self._slot)
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether the current root's private half is here."""
+        return self._keyring.root(self.chain.current_root.key_id) is not None
+
+    def roots(self) -> list[Facts]:
+        """The active roots, oldest first."""
+        return [certificates.read(root.der) for root in self.chain.trusted_roots]
+
+    def issuer(self) -> Issuer:
+        """The current root as an issuer.
+
+        Raises:
+            StateError: its private half is not here.
+        """
+        root = self.chain.current_root
+        return Issuer(_held(self._keyring, root.key_id), (root.der,))
+
+    def terms(self, kind: Kind) -> Terms:
+        """What the current root signs a certificate of this kind with."""
+        return Terms(self.issuer(), self._policies()[kind])
+
+    def client_terms(self) -> Terms:
+        """What our client CA signs a client's certificate with (A6)."""
+        held = self._keyring.credential(Kind.CLIENT_CA)
+        if held is None:
+            raise StateError("no client CA yet")
+        return Terms(Issuer(held.key, held.chain), self._policies()[Kind.CLIENT_TLS])
+
+    def ca_too_short(self) -> bool:
+        """Whether a client's certificate would not live as long as it now should (A13)."""
+        held = self._keyring.credential(Kind.CLIENT_CA)
+        validity = self._policies()[Kind.CLIENT_TLS].validity
+        return held is not None and held.leaf.not_after < self._clock.now() + validity
+
+    def reconcile(self) -> None:
+        """Complete or undo what a crash left, so that keys and ledger agree."""
+        chain = self.chain
+        standby = self._standby.load()
+        wanted = [root.key_id for root in chain.roots[-2:] if root.key_id not in chain.revoked]
+        roots = {id: key for id in wanted if (key := self._keyring.root(id)) is not None}
+        current = chain.current_root.key_id
+        if current not in roots and current in standby:
+            roots[current] = standby[current]
+        self._keyring.keep_roots(roots)
+        if standby.keys() != set(chain.state.next):
+            self._standby.save({id: standby[id] for id in chain.state.next if id in standby})
+        if not self.can_sign:
+            self._log.error("root.key_missing", fingerprint=current.hex())
+
+    async def certify(self, kind: Kind, reason: str) -> None:
+        """Renew one of the server's own keys."""
+        now = self._clock.now()
+        terms = self.terms(kind)
+        key = self._keyring.prepare(kind)
+        request = certificates.parse_request(certificates.make_request(key, kind))
+        name = certificates.name_of(self._trust.deployment, kind, self._keyring.id)
+        der = issuance.issue(
+            terms.issuer,
+            request,
+            kind=kind,
+            name=name,
+            validity=terms.policy.validity,
+            now=now,
+            serial=serial(self._random),
+        )
+        leaf = certificates.read(der)
+        root = self.chain.current_root.key_id
+        await self._record.record(
+            IssuedRecord(
+                serial=leaf.serial,
+                kind=kind.value,
+                holder=self._keyring.id,
+                key_id=leaf.key_id,
+                issuer=root,
+                root=root,
+                not_before=leaf.not_before,
+                not_after=leaf.not_after,
+                at=now,
+            )
+        )
+        self._keyring.activate(kind, (der, *terms.issuer.chain), terms.policy.window)
+        self._log.info(
+            "key.activated",
+            kind=kind.value,
+            fingerprint=leaf.fingerprint,
+            root=root.hex(),
+            not_after=leaf.not_after,
+            reason=reason,
+        )
+
+    async def new_root(self, audit: bytes) -> Facts:
+        """Succeed the current root by the next standby key (B1); see the module's table."""
+        now = self._clock.now()
+        chain = self.chain
+        current = chain.current_root
+        current_key = _held(self._keyring, current.key_id)
+        standby = self._standby.load()
+        if chain.state.next[0] not in standby:
+            raise StateError(
+                "the next root's key is not in standby.db", hint="restore it from its backup"
+            )
+        new_key, further = standby[chain.state.next[0]], keys.generate()
+        self._standby.save({**standby, keys.key_id(further.public_key()): further})
+        self._keyring.keep_roots({current.key_id: current_key, chain.state.next[0]: new_key})
+        root = certificates.make_root(
+            new_key, self._fqdn, len(chain.roots), now, serial(self._random)
+        )
+        longer = ledger.make_rotate(
+            chain,
+            root,
+            current_key,
+            new_key,
+            keys.key_id(further.public_key()),
+            time=int(now.timestamp()),
+            audit=audit,
+        )
+        self._append(longer)
+        self.reconcile()
+        for kind in OWN_KINDS:
+            await self.certify(kind, "new root")
+        self.sign_head()
+        facts = certificates.read(root)
+        self._log.info("root.created", name=facts.subject, fingerprint=facts.fingerprint)
+        return facts
+
+    def revoke(self, key_ids: Sequence[KeyId], audit: bytes) -> None:
+        """Revoke older roots and destroy their private halves (B3)."""
+        chain = self.chain
+        longer = ledger.make_revoke(
+            chain,
+            key_ids,
+            _held(self._keyring, chain.current_root.key_id),
+            time=int(self._clock.now().timestamp()),
+            audit=audit,
+        )
+        self._append(longer)
+        self.reconcile()
+        self.sign_head()
+        for key_id in key_ids:
+            self._log.info("root.revoked", fingerprint=key_id.hex())
+
+    def sign_head(self, denied: Sequence[KeyId] | None = None) -> bytes:
+        """Sign and adopt a HEAD for the last entry; `denied` is as before if not given."""
+        chain = self.chain
+        held = self._trust.head(self._slot)
+        head = heads.make_head(
+            _held(self._keyring, chain.current_root.key_id),
+            slot=self._slot,
+            n=chain.last.n,
+            entry_id=chain.last.id,
+            time=heads.next_time(
+                int(self._clock.now().timestamp()), None if held is None else held.time
+            ),
+            denied=self._trust.denied if denied is None else denied,
+        )
+        self._trust.take_head(head, source="ourselves")
+        return head
+
+    def head_due(self) -> datetime:
+        """When the next HEAD is to be signed."""
+        held = self._trust.head(self._slot)
+        if held is None:
+            return self._clock.now()
+        return datetime.fromtimestamp(held.time, UTC) + HEAD_INTERVAL
+
+    def _append(self, longer: Chain) -> None:
+        """Make a chain that is ours and one entry more the one that we, and all, follow."""
+        last = longer.entries[-1].encode()
+        if not self._trust.entries(self._slot, longer.last.n, [last], source="ourselves"):
+            raise StateError("our own entry does not extend our ledger")
+
+
+def _held(keyring: Keyring, key_id: KeyId) -> PrivateKey:
+    key = keyring.root(key_id)
+    if key is None:
+        raise StateError(
+            f"the private half of root {key_id.hex()} is not in pki.db",
+            hint="an old backup? restore the newest one; nothing is signed without it",
+        )
+    return key

@@ -1,0 +1,36 @@
+"""Configuration of a server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.runtime.config import DEFAULT_PORT, HostPort, option
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A server: holds the roots, signs, and answers clients, hubs and administrators."""
+
+    fqdn: str = option("", "Name of this server in its roots; empty: this machine's own.")
+    state: Path = option(Path("/var/lib/anchorline/server"), "State directory.")
+    standby: Path = option(
+        Path("/var/lib/anchorline/standby"),
+        "Folder of the standby keys' key file: another one, with a backup of its own.",
+    )
+    listen: HostPort = option(HostPort("0.0.0.0", DEFAULT_PORT), "Where clients and hubs connect.")  # noqa: S104 - a server is there to be reached
+    socket: Path = option(
+        Path("/run/anchorline/server.sock"), "Unix socket of the administration API."
+    )
+    log: Path | None = option(None, "Log file; without one, standard error.")
+    log_level: str = option("info", "debug, info, warning or error.")
+    registration_seconds: float = option(
+        90.0,
+        "Longest interval between two registrations of a client.",
+        "seconds",
+        minimum=1,
+        maximum=3600,
+    )
+    pending_seconds: float = option(
+        30.0, "How soon a component that waits for approval asks again.", "seconds", minimum=1
+    )
