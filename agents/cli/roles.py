@@ -4,7 +4,8 @@ A daemon's own modules are imported when its command is called, never by another
 """
 
 import importlib
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,10 @@ def _group(role: str) -> click.Group:
 
     @config.command("new", help="Write a commented configuration that works as it is.")
     @click.argument("file", type=click.Path(path_type=Path), required=False)
+    @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="An option to set.")
     @pass_terminal
-    def new(terminal: Terminal, file: Path | None) -> None:
-        write_sample(terminal, role, file)
+    def new(terminal: Terminal, file: Path | None, given: Sequence[str]) -> None:
+        write_sample(terminal, role, file, given)
 
     @config.command("check", help="Check a configuration, and change nothing.")
     @_config_option(role)
@@ -143,9 +145,27 @@ def run_daemon(role: str, path: Path) -> int:
     return lifecycle.run(live, clock=clock)
 
 
-def write_sample(terminal: Terminal, role: str, file: Path | None) -> None:
-    """Write the sample configuration of a role; never over an existing file."""
-    text = render_sample(config_class(role))
+def write_sample(
+    terminal: Terminal, role: str, file: Path | None, given: Sequence[str] = ()
+) -> None:
+    """Write the sample configuration of a role; never over an existing file.
+
+    Args:
+        terminal: Where the text goes if no file is named.
+        role: Which role.
+        file: The file to make.
+        given: Options to set, "name=value", the value as in TOML or a plain text.
+
+    Raises:
+        ConfigError: The options that were given are wrong.
+        AgentError: The file exists, or cannot be written.
+    """
+    cls = config_class(role)
+    try:
+        text = render_sample(cls, dict(map(_given, given)))
+    except (ValueError, TypeError) as exc:
+        raise ConfigError([str(exc)], "--set") from exc
+    load(text, cls)  # it works as it is
     if file is None or str(file) == "-":
         terminal.out.write(text)
         return
@@ -157,6 +177,16 @@ def write_sample(terminal: Terminal, role: str, file: Path | None) -> None:
     except OSError as exc:
         raise AgentError(f"cannot write {file}: {(exc.strerror or '').lower()}") from exc
     terminal.say(f"wrote {file}; next: anchorline {role} config check --config {file}")
+
+
+def _given(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"got {text!r:.80}, expected NAME=VALUE")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 server, hub, zone_server, client = map(_group, ROLES)

@@ -1,0 +1,232 @@
+"""`anchorline bundle`: what a new component is given so that it knows whom to believe."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agents.cli.client import Client
+from agents.cli.tables import Column, date
+from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
+from agents.runtime.config import DEFAULT_PORT
+from agents.runtime.errors import AgentError, Exit
+
+if TYPE_CHECKING:
+    from pki.bundle import Bundle
+
+__all__ = ["bundle", "next_commands", "open_bundle_file", "slot_rows"]
+
+INSTALLED = "/etc/anchorline/anchorline-init.dat"
+SERVERS = "ServerNameList"
+ROOTS = (
+    Column("ROOT", "name"),
+    Column("FINGERPRINT", "fingerprint"),
+    Column("CREATED", "created", date),
+    Column("STATE", "state"),
+)
+
+
+class WrongDeploymentError(AgentError):
+    """A bundle is of another deployment than was expected."""
+
+    exit_code = Exit.REFUSED
+
+
+@click.group()
+def bundle() -> None:
+    """Export and inspect init bundles."""
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="A setting to carry.")
+@json_option
+@pass_terminal
+def export(terminal: Terminal, file: Path, given: Sequence[str]) -> None:
+    """Write an init bundle to FILE (- for standard output)."""
+    settings = dict(_setting(text) for text in given)
+    client = Client(terminal.socket)
+    if str(file) != "-" and file.exists():
+        raise _exists(file)
+    data, headers = client.download("bundle", settings=settings)
+    fingerprint = headers.get("x-anchorline-fingerprint", "")
+    if str(file) == "-":
+        terminal.binary.write(data)
+        terminal.say(f"deployment fingerprint {fingerprint}")
+        return
+    _write(file, data)
+    commands = next_commands(fingerprint, _servers(client, settings))
+    if terminal.json:
+        terminal.show_json(
+            {
+                "file": str(file),
+                "fingerprint": fingerprint,
+                "count": int(headers.get("x-anchorline-count", "0")),
+                "next": commands,
+            }
+        )
+        return
+    terminal.say(f"wrote {file}, number {headers.get('x-anchorline-count')} that was handed out;")
+    terminal.say("it holds no secret, but whoever has it can connect and learn of this deployment")
+    terminal.show(f"deployment fingerprint {fingerprint}")
+    _show_next(terminal, commands)
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--expect-fingerprint", metavar="HEX", help="Refuse a bundle of another deployment.")
+@json_option
+@pass_terminal
+def inspect(terminal: Terminal, file: Path, expect_fingerprint: str | None) -> None:
+    """Verify a bundle and show what is in it; needs no server."""
+    opened = open_bundle_file(file)
+    if expect_fingerprint is not None and expect_fingerprint.lower() != opened.fingerprint:
+        raise WrongDeploymentError(
+            f"{file} is of deployment {opened.fingerprint}, expected {expect_fingerprint!r:.80}",
+            hint="do not install it; compare with what `anchorline bundle export` printed",
+        )
+    slots = [slot_rows(chain) for chain in opened.chains]
+    commands = next_commands(opened.fingerprint, _bundled_servers(opened))
+    if terminal.json:
+        terminal.show_json(
+            {
+                "fingerprint": opened.fingerprint,
+                "deployment": opened.deployment.hex(),
+                "signer": opened.signer.hex(),
+                "slots": slots,
+                "settings": dict(opened.settings),
+                "next": commands,
+            }
+        )
+        return
+    terminal.show(f"deployment fingerprint {opened.fingerprint}")
+    terminal.show(f"deployment {opened.deployment.hex()}")
+    for slot in slots:
+        terminal.show(f"slot {slot['slot']}, {slot['n'] + 1} entries, the last of {slot['time']}")
+        terminal.table(slot["roots"], ROOTS, empty="no root")
+    for name, value in opened.settings.items():
+        terminal.show(f"setting {plain(name)} = {plain(value)}")
+    for problem in opened.problems:
+        terminal.say(f"this program is older than the bundle: {problem}")
+    _show_next(terminal, commands)
+
+
+def open_bundle_file(file: Path) -> "Bundle":
+    """Read and verify a bundle.
+
+    Raises:
+        AgentError: It cannot be read, or is no bundle.
+    """
+    from pki.bundle import MAX_BUNDLE, open_bundle
+    from pki.errors import PKIError
+
+    try:
+        if str(file) == "-":
+            data = sys.stdin.buffer.read(MAX_BUNDLE + 1)
+        else:
+            with file.open("rb") as stream:
+                data = stream.read(MAX_BUNDLE + 1)
+        return open_bundle(data)
+    except OSError as exc:
+        raise AgentError(f"cannot read {file}: {(exc.strerror or str(exc)).lower()}") from exc
+    except PKIError as exc:
+        raise AgentError(
+            f"{file} is refused: {exc}",
+            hint="copy it again; if it stays so, export a new one on the server",
+        ) from exc
+
+
+def slot_rows(chain: Any) -> dict[str, Any]:  # noqa: ANN401 - pki.ledger.Chain, imported late
+    """Return one server's roots and ledger, as JSON carries it."""
+    from pki import certificates
+
+    roots = []
+    for root in chain.roots:
+        facts = certificates.read(root.der)
+        revoked = root.key_id in chain.revoked
+        newest = root.key_id == chain.current_root.key_id
+        roots.append(
+            {
+                "name": facts.subject,
+                "fingerprint": root.key_id.hex(),
+                "created": facts.not_before.isoformat(),
+                "state": "revoked" if revoked else "newest" if newest else "active",
+            }
+        )
+    last = chain.entries[-1].body
+    return {
+        "slot": chain.slot.hex(),
+        "n": chain.last.n,
+        "entry_id": chain.last.id.hex(),
+        "time": datetime.fromtimestamp(last.time, UTC).isoformat(),
+        "roots": roots,
+    }
+
+
+def next_commands(fingerprint: str, servers: Sequence[str]) -> list[str]:
+    """Return what to type on the next machine, once the bundle is there as `INSTALLED`."""
+    config = "/etc/anchorline/client.toml"
+    options = [
+        f"--set={name}={value}"
+        for name, value in (("servers", json.dumps(servers)), ("expect_fingerprint", fingerprint))
+    ]
+    return [
+        shlex.join(["anchorline", "client", "config", "new", config, *options]),
+        "systemctl enable --now anchorline-client",
+    ]
+
+
+def _show_next(terminal: Terminal, commands: Sequence[str]) -> None:
+    terminal.say(f"on the next machine, with the bundle as {INSTALLED}:")
+    for command in commands:
+        terminal.say(f"  {command}")
+
+
+def _servers(client: Client, settings: Mapping[str, str]) -> list[str]:
+    """Where the next machine is to connect, as far as this server can say."""
+    if SERVERS in settings:
+        return _list(settings[SERVERS])
+    server = client.get("status")["server"]
+    port = str(server["listen"] or "").rpartition(":")[2] or DEFAULT_PORT
+    return [f"{server['fqdn']}:{port}"]
+
+
+def _bundled_servers(opened: "Bundle") -> list[str]:
+    from pki import certificates
+
+    if SERVERS in opened.settings:
+        return _list(opened.settings[SERVERS])
+    newest = certificates.read(opened.chains[0].current_root.der)
+    return [f"{newest.subject.rpartition(' Root ')[0]}:{DEFAULT_PORT}"]
+
+
+def _list(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r:.80} is not NAME=VALUE", param_hint="--set")
+    return name, value
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+    except FileExistsError as exc:
+        raise _exists(file) from exc
+    except OSError as exc:
+        raise AgentError(f"cannot write {file}: {(exc.strerror or str(exc)).lower()}") from exc
+
+
+def _exists(file: Path) -> AgentError:
+    return AgentError(f"{file} exists", hint="remove it first, or name another file")
