@@ -1,0 +1,1 @@
+"""The administration API of a server: HTTP over a Unix socket."""
