@@ -120,7 +120,8 @@ class Link:
         idle_timeout: Seconds without a whole frame after which an open link ends.
 
     Raises:
-        LocalProtocolError: A TLS client without a class, or a server with one.
+        LocalProtocolError: A TLS client without a class, a server with one, or a context
+            that does not fit the class.
     """
 
     def __init__(
@@ -137,6 +138,12 @@ class Link:
     ) -> None:
         if server_side is (link_class is not None):
             raise LocalProtocolError("the TLS client states the link class, the server learns it")
+        # Where OpenSSL verifies nobody it shows a chain all the same, and proves nothing by it.
+        verifies = context.get_verify_mode() == SSL.VERIFY_PEER
+        if verifies is (link_class is LinkClass.DISCOVERY):
+            raise LocalProtocolError(
+                "a context that verifies nobody is for discovery, and no other"
+            )
         self._tls = TLS(context, server_side=server_side)
         self._server_side = server_side
         self._local_role = local_role

@@ -322,9 +322,7 @@ class TLS:
 
     def _drain(self) -> None:
         """Take what OpenSSL itself wants to say: handshake messages and alerts."""
-        if self._unread:
-            self._out.append(self._connection.bio_read(self._unread))
-            self._unread = 0
+        self._unread = 0  # the loop takes what was written before as well
         while True:
             try:
                 self._out.append(self._connection.bio_read(_HANDSHAKE_READ))

@@ -105,7 +105,6 @@ def test_hello_is_in_no_row() -> None:
         assert Hello not in allowed(link, sender, receiver)
 
 
-@pytest.mark.req("E2")
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -32,7 +32,7 @@ from protocol.messages import (
     Report,
 )
 from protocol.states import State
-from protocol.tls import client_context, discovery_context, server_context
+from protocol.tls import TLS, client_context, discovery_context, server_context
 from tests.protocol.examples import EXAMPLES, SLOT
 from tests.protocol.pairs import (
     DEADLINE,
@@ -74,6 +74,7 @@ class TestOpening:
     def test_a_pair_opens_and_talks(self, link_class: LinkClass, cut: Cut) -> None:
         joined = pair(link_class, cut=cut).run()
         assert joined.client.opened.link_class is link_class
+        assert joined.server.link.link_class is link_class
         assert joined.server.opened.link_class is link_class
         assert joined.client.link.binding() == joined.server.link.binding()
         joined.client.link.send(GET)
@@ -134,6 +135,25 @@ class TestOpening:
                 idle_timeout=IDLE,
             )
 
+    @classes
+    def test_a_context_that_verifies_nobody_is_for_discovery_and_no_other(
+        self, link_class: LinkClass
+    ) -> None:
+        discovery = link_class is LinkClass.DISCOVERY
+        wrong = contexts(CLIENT, server_side=False) if discovery else discovery_context()
+        with pytest.raises(LocalProtocolError, match="verifies nobody"):
+            client_link(link_class, context=wrong)
+        with pytest.raises(LocalProtocolError, match="verifies nobody"):
+            server_link(context=discovery_context())
+
+    def test_a_server_without_a_verified_chain_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = client_link(LinkClass.MEMBER)
+        monkeypatch.setattr(TLS, "verified_chain", lambda _tls: ())
+        joined = Pair(End(client), End(server_link())).run()
+        assert joined.client.closed.code is CloseCode.UNTRUSTED
+
 
 class TestRefusing:
     @pytest.mark.req("E7")
@@ -155,7 +175,6 @@ class TestRefusing:
         assert ours.time == theirs.time == 1_924_992_000
         assert theirs.retry_after == 2.5
 
-    @pytest.mark.req("E5")
     def test_a_refusal_says_whose_certificate_it_was(self) -> None:
         joined = Pair(
             End(client_link(LinkClass.MEMBER)),
@@ -164,7 +183,6 @@ class TestRefusing:
         assert joined.server.events == [joined.server.closed]
         assert joined.server.closed.shown_chain == credentials(CLIENT).chain
 
-    @pytest.mark.req("E5")
     @pytest.mark.parametrize("name", ["alien Root 0", "server.test Root 0"])
     def test_a_client_of_an_unknown_root_is_refused_by_tls(self, name: str) -> None:
         thief = Authority(name).issue(CLIENT)

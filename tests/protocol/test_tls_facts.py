@@ -7,8 +7,10 @@ and not in production.
 import ast
 import contextlib
 import datetime
+import importlib.util
 import inspect
 
+import OpenSSL._util
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,7 +18,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
 import protocol.tls
-from protocol.errors import DistrustedError, LocalProtocolError, UntrustedChainError
+from protocol.errors import AlertError, DistrustedError, LocalProtocolError, UntrustedChainError
 from protocol.tls import (
     CIPHERS,
     NO_CHECK_TIME,
@@ -328,6 +330,15 @@ def test_a_peer_without_extended_master_secret_is_refused(monkeypatch: pytest.Mo
         assert not end.writable
 
 
+def test_an_openssl_that_cannot_tell_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenSSL._util, "lib", object())
+    spec = importlib.util.spec_from_file_location("tls_without_the_call", protocol.tls.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(ImportError, match="extended master secret"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
 def test_renegotiation_is_refused() -> None:
     client, server = shake(*member_contexts())
     raw = connection(client)
@@ -359,6 +370,27 @@ def test_close_notify_is_the_end() -> None:
     assert server.ended
     assert server.failure is None
     assert server.receive(b"more") == b""
+
+
+def test_writing_needs_a_handshake_and_an_open_connection() -> None:
+    client, server = shake(*member_contexts())
+    client.write(b"")
+    assert client.data_to_send() == b""
+    with pytest.raises(LocalProtocolError, match="handshake is not done"):
+        TLS(discovery_context(), server_side=False).write(b"x")
+    connection(server).shutdown()
+    with pytest.raises(LocalProtocolError, match="cannot write"):
+        server.write(b"x")
+
+
+def test_what_was_written_and_not_taken_stays_in_front_of_what_openssl_says() -> None:
+    client, server = shake(*member_contexts())
+    server.write(b"written")
+    # A record under no key: OpenSSL answers with an alert.
+    server.receive(b"\x17\x03\x03" + (24).to_bytes(2) + bytes(24))
+    assert server.failure is not None
+    assert client.receive(server.data_to_send()) == b"written"
+    assert isinstance(client.failure, AlertError)
 
 
 @pytest.mark.parametrize(
