@@ -216,6 +216,13 @@ class Channel:
         """Wait for the end, and say how it came."""
         return await asyncio.shield(self.on_closed)
 
+    async def gone(self) -> None:
+        """Wait until the connection itself is no more; a few seconds after `close` at the most.
+
+        For a program that is about to end: what `close` said is under way until then.
+        """
+        await asyncio.shield(self._wire.gone)
+
     async def drain(self, within: float = 10.0) -> None:
         """Wait until nothing is under way in either direction, the link ends, or time is up.
 

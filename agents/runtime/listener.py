@@ -155,13 +155,13 @@ class Listener:
             opening.wire.abort()
 
     async def stop(self, code: CloseCode = CloseCode.GOING_AWAY, text: str = "") -> None:
-        """Close, and end every link with this code."""
+        """Close, end every link with this code, and wait until each peer may have read it."""
         self.close()
         channels = list(self.channels)
         for channel in channels:
             channel.close(code, text)
         for channel in channels:
-            await channel.closed()
+            await channel.gone()
 
     def _accept(self) -> Wire:
         visit = _Visit(self._side, self._gate)

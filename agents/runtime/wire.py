@@ -63,6 +63,8 @@ class Owner(Protocol):
 class Wire(asyncio.BufferedProtocol):
     """Owns one socket and one link. Not safe for use by several threads.
 
+    `gone` is resolved when a connection that was made is no more.
+
     Args:
         make_link: Makes the machine for a connection, or gives None, and it is dropped.
         scratch: The read buffer, shared by all wires of a loop: between `get_buffer` and
@@ -90,6 +92,7 @@ class Wire(asyncio.BufferedProtocol):
         self._high_water = high_water
         self._lost = lost
         self._loop = asyncio.get_running_loop()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._made: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -216,6 +219,8 @@ class Wire(asyncio.BufferedProtocol):
         if not self._ended:
             self._after(self.link.receive_eof(self._clock.monotonic()))
         self._cancel_timer()
+        if not self.gone.done():
+            self.gone.set_result(None)
         self._lost()
 
     # --- after every input

@@ -349,6 +349,37 @@ class TestPressure:
             assert [a.id for a in answers if isinstance(a, Pong)] == list(range(many))
             assert stalled.most == bound.handlers
 
+    async def test_a_peer_that_asks_too_much_is_read_no_further(self) -> None:
+        stalled = Stalled()
+        async with listening(handler=stalled) as site:
+            channel = await connect(site)
+            other = await site.first()
+            asked = [asyncio.create_task(channel.request(ping(n))) for n in range(20_000)]
+            await until(lambda: len(other._queue) >= Serving().queue)
+            for _ in range(500):
+                await asyncio.sleep(0)
+            assert len(other._queue) < 3000  # the messages of one or two reads of 64 KiB
+            channel.abort()
+            await asyncio.gather(*asked, return_exceptions=True)
+            stalled.go.set()
+
+    async def test_a_link_that_ends_lets_go_who_waits_to_answer(self) -> None:
+        async def handler(_channel: Channel, message: Message) -> Message:
+            return LedgerEntries(slot=SLOT, first=1, entries=[b"e" * 16_000] * 4)
+
+        async with listening(handler=handler) as site:
+            channel = await connect(site)
+            other = await site.first()
+            clock = site.endpoint.clock
+            assert isinstance(clock, RealClock)
+            channel._wire.pause()
+            asked = [asyncio.create_task(channel.request(ASK)) for _ in range(500)]
+            await until(lambda: len(other._writers) == Serving().handlers)
+            assert clock.holds == Serving().handlers
+            channel.abort()
+            await until(lambda: clock.holds == 0)
+            await asyncio.gather(*asked, return_exceptions=True)
+
     async def test_handlers_that_ask_back_do_not_stand_still(self) -> None:
         """More of them than may run at once, each waiting for the same link."""
 

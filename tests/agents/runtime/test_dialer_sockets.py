@@ -23,7 +23,6 @@ from tests.support.links import (
     foreign_root,
     listening,
     on_uvloop,
-    until,
 )
 from tests.support.logs import logged
 
@@ -168,6 +167,8 @@ class TestDialing:
         with socket.socket() as silent:
             silent.bind((HOST, 0))
             silent.listen()
+            silent.setblocking(False)
+            loop = asyncio.get_running_loop()
             dialling = asyncio.create_task(
                 dial(
                     HOST,
@@ -177,13 +178,13 @@ class TestDialing:
                     verify=believe,
                 )
             )
-            await until(lambda: clock.holds == 1)
+            accepted, _ = await loop.sock_accept(silent)
+            assert await loop.sock_recv(accepted, 1)  # it waits for our handshake
+            assert clock.holds == 1
             dialling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await dialling
             assert clock.holds == 0
-            accepted, _ = silent.accept()
-            accepted.setblocking(False)
             assert await ends(accepted)
             accepted.close()
 

@@ -146,6 +146,16 @@ class TestGarbage:
         assert refused["remedy"]
         assert str(refused["remote"]).startswith(f"['{HOST}'")
 
+    async def test_who_is_still_sending_sees_an_end_and_no_reset(self) -> None:
+        """A reset could overtake the CLOSE that says why, and throw it away."""
+        async with listening() as site:
+            reader, writer = await stranger(site)
+            writer.write(b"x" * 600_000)
+            await writer.drain()
+            while await reader.read(65536):  # a reset would raise here
+                pass
+            writer.close()
+
     @pytest.mark.parametrize("cut", [0, 1, 60, 120])
     async def test_a_handshake_that_is_cut_off_is_no_refusal(self, cut: int) -> None:
         """A port scan and a health check are nobody that an operator must care for."""
