@@ -50,8 +50,10 @@ __all__ = [
     "Facts",
     "Kind",
     "Profile",
+    "created",
     "make_request",
     "make_root",
+    "name_of",
     "parse_request",
     "read",
 ]
@@ -204,6 +206,23 @@ class CertificateRequest:
     def key_id(self) -> KeyId:
         """Name of the key."""
         return keys.key_id(self.spki)
+
+
+def created(der: bytes) -> datetime:
+    """When a certificate was made: certificates are backdated."""
+    return read(der).not_before + BACKDATE
+
+
+def name_of(deployment: bytes, kind: Kind, id: bytes) -> Name:
+    """The name that a certificate of this kind carries for this component.
+
+    Raises:
+        ValueError: a root, which names nobody.
+    """
+    role = PROFILES[kind].role
+    if role is None:
+        raise ValueError(f"a {kind} certificate names no component")
+    return Name(deployment, role, id)
 
 
 def common_name(text: str) -> x509.Name:

@@ -17,8 +17,8 @@ from agents.member.trust import Trust
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
-from agents.runtime.tasks import Spawn
 from agents.runtime.logs import Logger
+from agents.runtime.tasks import Spawn
 from pki.catchup import Collection
 from pki.errors import PKIError
 from pki.trust import Verdict

@@ -22,11 +22,11 @@ from agents.member.requesting import Standing, request_certificate
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
-from agents.runtime.network import Endpoint
 from agents.runtime.errors import StateError
 from agents.runtime.files import DISK, Files
-from agents.runtime.tasks import Tasks
 from agents.runtime.logs import Logger
+from agents.runtime.network import Endpoint
+from agents.runtime.tasks import Tasks
 from pki import bundle as bundles
 from pki import certificates
 from pki import trust as ledger_trust

@@ -28,9 +28,9 @@ from pki.names import Name
 from protocol.messages import Enrol, Issued, Nonce, NonceGet, Pending, Refused
 
 __all__ = [
+    "RELAYED",
     "IssuerRefusedError",
     "PendingError",
-    "RELAYED",
     "Standing",
     "request_certificate",
     "standing_of",

@@ -104,7 +104,7 @@ def root_row(der: bytes) -> dict[str, Any]:
     return {
         "name": facts.subject,
         "fingerprint": facts.fingerprint,
-        "created": facts.not_before.isoformat(),
+        "created": certificates.created(der).isoformat(),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from agents.member.approach import Approach
 from agents.member.member import Member
-from agents.member.requesting import PendingError, standing_of
+from agents.member.requesting import standing_of
 from agents.runtime.backoff import Backoff
 from agents.runtime.channel import Channel, Handler
 from agents.runtime.dialer import DialError, dial
@@ -83,16 +83,12 @@ class Uplink:
         for _ in range(MAX_STEPS):
             try:
                 channel = await self._step()
-            except PendingError:
-                raise
-            except UnavailableError as exc:
-                if isinstance(exc, DialError) and exc.code is None:
+            except DialError as exc:
+                if exc.unreachable or exc.retry_after is not None:
                     self._turn += 1
                     if self._turn % max(len(self._addresses()), 1) == 0:
                         raise
                 last = exc
-                if exc.retry_after is not None:
-                    raise
                 continue
             if channel is not None:
                 return channel
@@ -185,7 +181,8 @@ class Uplink:
             else:
                 await self._enrol(channel, self._kind, "enrolment")
         finally:
-            self._approach.discovered() if tried is LinkClass.DISCOVERY else None
+            if tried is LinkClass.DISCOVERY:
+                self._approach.discovered()
             channel.close(CloseCode.NORMAL)
         return None
 

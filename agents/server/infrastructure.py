@@ -45,6 +45,9 @@ SILENT_AFTER = 90.0
 """Seconds of network time after which a zone server that reports nothing counts as offline."""
 
 
+ID_BYTES = 16
+
+
 @dataclass(slots=True)
 class Zone:
     """What is known of a zone server since this server started."""
@@ -82,6 +85,8 @@ class Infrastructure:
 
     async def relay(self, hub: Channel, message: Relay) -> Relayed | Refused:
         """Open an envelope, answer what is in it, and close the answer in another."""
+        if message.proven != (len(message.zone) == ID_BYTES):
+            return Refused(reason="envelope", text="an id is proven, or there is none")
         try:
             inner = codec.decode(FrameType(message.inner_type), message.inner)
         except (ProtocolError, ValueError) as exc:
@@ -109,11 +114,12 @@ class Infrastructure:
 
     def _binding(self, hub: Channel, envelope: Relay) -> Binding:
         trust = self._member.trust
-        zone = Name(trust.deployment, Role.ZONE_SERVER, envelope.zone)
         return Binding(
             issuers=frozenset({trust.newest_root}),
             exporter=bytes(32),
-            peer=zone if envelope.proven else None,
+            peer=Name(trust.deployment, Role.ZONE_SERVER, envelope.zone)
+            if envelope.proven
+            else None,
             address=f"{hub.remote[0]} (hub)",
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.member.status import credential_row, link_row
 from agents.runtime import logs
-from agents.runtime.errors import AgentError, StateError
+from agents.runtime.errors import AgentError
 from agents.server import bundling, lineage
 from agents.server.coverage import Component, Coverage, cover
 from agents.server.errors import OperationError
@@ -23,8 +23,8 @@ from agents.server.settings import ROOT_AGE_WARNING, ROOT_INTERVAL
 from agents.server.store import approvals, audit
 from agents.server.store.approvals import Approval, State
 from pki import certificates
-from pki.keys import KeyId
 from pki.entries import Root
+from pki.keys import KeyId
 from pki.names import Role
 from pki.rotation import root_age_warning, too_soon
 
@@ -404,7 +404,7 @@ class ServerOperations:
         return chain.roots[lineage.place(chain, key_id)]
 
     def _newest_created(self) -> datetime:
-        return certificates.read(self._server.authority.chain.current_root.der).not_before
+        return certificates.created(self._server.authority.chain.current_root.der)
 
     def _root_row(self, root: Root) -> Row:
         server = self._server
@@ -419,7 +419,7 @@ class ServerOperations:
         return {
             "name": root.name,
             "fingerprint": root.key_id.hex(),
-            "created": certificates.read(root.der).not_before.isoformat(),
+            "created": certificates.created(root.der).isoformat(),
             "current": root.key_id == chain.current_root.key_id,
             "revoked": root.key_id in chain.revoked,
             "revocable": judgement.verdict is Verdict.GO,

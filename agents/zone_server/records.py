@@ -107,18 +107,25 @@ class ZoneRecords:
         ]
 
 
+BUILTIN = (bytes, datetime)
+SERIAL_BYTES = 20
+"""A serial number has more bits than an integer of msgpack, so it is written as bytes."""
+
+
 def _encode(kind: str, value: object) -> bytes:
-    return msgspec.msgpack.encode([kind, msgspec.to_builtins(value, builtin_types=BUILTIN)])
-
-
-BUILTIN = (bytes, datetime, int)
+    plain = msgspec.to_builtins(value, builtin_types=BUILTIN)
+    if kind == "issued":
+        plain["serial"] = plain["serial"].to_bytes(SERIAL_BYTES)
+    return msgspec.msgpack.encode([kind, plain])
 
 
 def _decode(path: Path, record: bytes) -> tuple[str, Any]:
     try:
         kind, value = msgspec.msgpack.decode(record, type=tuple[str, Any])
-        return kind, msgspec.convert(value, TYPES[kind])
-    except (msgspec.MsgspecError, KeyError) as exc:
+        if kind == "issued":
+            value["serial"] = int.from_bytes(value["serial"])
+        return kind, msgspec.convert(value, TYPES[kind], builtin_types=BUILTIN)
+    except (msgspec.MsgspecError, KeyError, TypeError) as exc:
         raise DamagedError(
             f"{path} holds a record that is none of ours: {exc}",
             hint="move it away: clients register again, and what was issued expires",
