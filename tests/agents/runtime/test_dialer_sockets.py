@@ -161,7 +161,7 @@ class TestUntrusted:
 @on_uvloop
 class TestDialing:
     async def test_policy_time_is_held_until_the_link_is_open(self) -> None:
-        here = endpoint("client")
+        here = endpoint("client", handshake_timeout=1000.0)  # not what ends it
         clock = here.clock
         assert isinstance(clock, RealClock)
         with socket.socket() as silent:
