@@ -117,7 +117,7 @@ class _Calls:
         return await self._operations.roots()
 
     async def root_new(self, request: Request) -> Any:  # noqa: ANN401
-        body = await incoming.read_body(request, incoming.RootBody)
+        body = incoming.read_body(request, incoming.RootBody)
         return await self._operations.root_new(_actor(request), confirmed=body.confirmed)
 
     async def root_log(self, _request: Request) -> Any:  # noqa: ANN401
@@ -128,7 +128,7 @@ class _Calls:
 
     async def root_revoke(self, request: Request) -> Any:  # noqa: ANN401
         name = incoming.root_name(request)
-        body = await incoming.read_body(request, incoming.RevokeBody)
+        body = incoming.read_body(request, incoming.RevokeBody)
         return await self._operations.root_revoke(
             _actor(request),
             name,
@@ -151,7 +151,7 @@ class _Calls:
         verb = request.path_params["verb"]
         if verb not in VERBS:
             raise OperationError("not-found", f"no decision {verb!r:.40}")
-        body = await incoming.read_body(request, incoming.DecideBody)
+        body = incoming.read_body(request, incoming.DecideBody)
         reason = incoming.text(body.reason, "reason", incoming.MAX_REASON)
         return await self._operations.approvals_decide(_actor(request), fingerprint, verb, reason)
 
@@ -159,7 +159,7 @@ class _Calls:
         return await self._operations.clients()
 
     async def bundle(self, request: Request) -> Response:
-        body = await incoming.read_body(request, incoming.BundleBody)
+        body = incoming.read_body(request, incoming.BundleBody)
         data, fingerprint, count = await self._operations.bundle(
             _actor(request), incoming.settings(body)
         )
@@ -178,7 +178,7 @@ class _Calls:
 
     async def setting_set(self, request: Request) -> Any:  # noqa: ANN401
         name = incoming.setting_name(request)
-        body = await incoming.read_body(request, incoming.SettingBody)
+        body = incoming.read_body(request, incoming.SettingBody)
         value = incoming.text(body.value, "value", incoming.MAX_VALUE)
         return await self._operations.setting_set(_actor(request), name, value)
 
@@ -188,6 +188,7 @@ def _route(path: str, method: str, call: Call) -> Route:
 
     async def endpoint(request: Request) -> Response:
         try:
+            request.state.body = await incoming.receive(request)
             if not takes_query:
                 incoming.no_query(request)
             answer = await call(request)

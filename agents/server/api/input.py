@@ -24,6 +24,7 @@ __all__ = [
     "flag",
     "no_query",
     "read_body",
+    "receive",
     "root_name",
     "setting_name",
     "text",
@@ -76,11 +77,11 @@ class SettingBody(Body, frozen=True, kw_only=True):
     value: str
 
 
-async def read_body(request: Request, kind: type[T]) -> T:
-    """Read the body of a request; none is an object without fields.
+async def receive(request: Request) -> bytes:
+    """Read the body of a request: whole, before anything is refused, so that the answer arrives.
 
     Raises:
-        OperationError: Too large, not JSON, or not of this form.
+        OperationError: It is too large.
     """
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:12]) > MAX_BODY:
@@ -90,11 +91,21 @@ async def read_body(request: Request, kind: type[T]) -> T:
         data += piece
         if len(data) > MAX_BODY:
             raise _too_large()
+    return bytes(data)
+
+
+def read_body(request: Request, kind: type[T]) -> T:
+    """Return what was received as `request.state.body`; nothing is an object without fields.
+
+    Raises:
+        OperationError: Not JSON, or not of this form.
+    """
+    data: bytes = request.state.body
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if data and media_type != "application/json":
         raise _bad(f"body is {media_type!r:.60}, expected application/json")
     try:
-        return msgspec.json.decode(bytes(data) or b"{}", type=kind)
+        return msgspec.json.decode(data or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise _bad(f"body: {ascii(str(exc))[1:-1]:.200}") from exc
 
