@@ -1,5 +1,6 @@
 """The administration API, from the side of the command line: HTTP over a Unix socket."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -95,12 +96,14 @@ class Client:
         target = "/".join(["/v1", *(quote(word, safe="") for word in words)])
         connection = _Connection(self._path, self._timeout)
         try:
-            connection.request(
-                method,
-                f"{target}?{query}" if query else target,
-                body=None if body is None else json.dumps(body).encode(),
-                headers={"content-type": "application/json", "connection": "close"},
-            )
+            # A refusal may come before we have said everything: then it is there to be read.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(
+                    method,
+                    f"{target}?{query}" if query else target,
+                    body=None if body is None else json.dumps(body).encode(),
+                    headers={"content-type": "application/json", "connection": "close"},
+                )
             answer = connection.getresponse()
             data = answer.read(MAX_ANSWER + 1)
         except TimeoutError as exc:

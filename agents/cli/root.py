@@ -15,7 +15,7 @@ ROOTS = (
     Column("FINGERPRINT", "fingerprint"),
     Column("CREATED", "created", date),
     Column("STATE", "state"),
-    Column("PRIVATE KEY", "private_key_held", lambda held: "held" if held else "destroyed"),
+    Column("PRIVATE KEY", "private_key_held", lambda held: "held" if held else "erased"),
 )
 LOG = (
     Column("AT", "at", date),

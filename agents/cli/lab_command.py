@@ -1,0 +1,42 @@
+"""`anchorline lab`: a whole deployment on this machine, and the questions an operator would ask."""
+
+import click
+
+from agents.cli.terminal import Terminal, json_option, pass_terminal
+
+__all__ = ["lab", "lab_node"]
+
+
+@click.command()
+@click.option("--clients", type=click.IntRange(4, 300), default=12, show_default=True)
+@click.option("--speed", type=click.FloatRange(min=1), help="Cap of the rate of time.")
+@click.option("--show", is_flag=True, help="Walk slowly through what is worth watching.")
+@click.option("--keep", is_flag=True, help="Leave it running, and say how to look at it.")
+@click.option("--exec", "separate", is_flag=True, help="Start each process as a fresh interpreter.")
+@json_option
+@pass_terminal
+def lab(
+    terminal: Terminal, clients: int, speed: float | None, show: bool, keep: bool, separate: bool
+) -> None:
+    """Run a whole deployment on this machine, in stepped time, and check what it does."""
+    from agents.lab import main
+
+    options = main.Options(
+        clients=clients,
+        speed=speed,
+        show=show,
+        keep=keep,
+        json=terminal.json,
+        separate=separate,
+    )
+    terminal.code = main.run(options)
+
+
+@click.command("lab-node", context_settings={"ignore_unknown_options": True}, hidden=True)
+@click.argument("words", nargs=-1)
+@pass_terminal
+def lab_node(terminal: Terminal, words: tuple[str, ...]) -> None:
+    """Run one component of a lab; started by `anchorline lab --exec` only."""
+    from agents.lab import node
+
+    terminal.code = node.main(list(words))
