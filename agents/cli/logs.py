@@ -103,8 +103,14 @@ class Tail:
                     yield self._parse(whole)
             if not self._replaced(stream):
                 return
-            stream.close()
-            self._stream, self._rest = None, b""
+            self.close()
+            self._rest = b""
+
+    def close(self) -> None:
+        """Let go of the file; `lines` would begin again. Idempotent."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def last(self) -> Iterator[Line]:
         """Yield what stands behind the last end of line: of a file that will not grow."""
@@ -164,9 +170,13 @@ def logs(
     tails = {path: Tail(path) for path in _expand(files)}
     wide = max((len(path.stem) for path in tails), default=0) if len(tails) > 1 else 0
     view = _View(terminal, query, wide)
-    view.show(merge(_read(tail, follow) for tail in tails.values()))
-    if follow:
-        asyncio.run(_follow(view, files, tails))
+    try:
+        view.show(merge(_read(tail, follow) for tail in tails.values()))
+        if follow:
+            asyncio.run(_follow(view, files, tails))
+    finally:
+        for tail in tails.values():
+            tail.close()
 
 
 def merge(sources: Iterable[Iterable[Line]]) -> Iterator[Line]:

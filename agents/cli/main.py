@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None, *, terminal: Terminal | None = None)
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python flushes once more at exit: into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return Exit.ERROR  # as click says when it notices first
     except Exception as exc:
         return _fail(exc, terminal)
 

@@ -1,0 +1,123 @@
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agents.cli.roles import ROLES, config_class
+from agents.runtime.config import load
+from tests.agents.cli.programs import call
+
+SAMPLES = Path(__file__).parents[3] / "deploy" / "config"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_sample_in_deploy_is_what_config_new_writes(role: str) -> None:
+    ended = call(role, "config", "new")
+    assert (ended.code, ended.err) == (0, "")
+    assert (SAMPLES / f"{role}.toml").read_text(encoding="utf-8") == ended.out
+
+
+def test_there_is_a_sample_for_each_role_and_no_other() -> None:
+    assert {path.name for path in SAMPLES.iterdir()} == {f"{role}.toml" for role in ROLES}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_sample_works_as_it_is(role: str) -> None:
+    ended = call(role, "config", "check", "--config", str(SAMPLES / f"{role}.toml"))
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith(": ok\n")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_new_configuration_is_written_once(role: str, tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+    first = call(role, "config", "new", str(file))
+    assert (first.code, first.out) == (0, "")
+    assert f"anchorline {role} config check --config {file}" in first.err
+    file.write_text("precious")
+    again = call(role, "config", "new", str(file))
+    assert (again.code, file.read_text()) == (1, "precious")
+    assert "exists" in again.err
+
+
+def test_options_can_be_set_in_a_new_configuration() -> None:
+    ended = call(
+        *("client", "config", "new", '--set=servers=["a.example:1"]', "--set=host=plain text"),
+        "--set=registration_max=60",
+    )
+    read = tomllib.loads(ended.out)
+    assert read == {"servers": ["a.example:1"], "host": "plain text", "registration_max": 60}
+    load(ended.out, config_class("client"))
+
+
+@pytest.mark.parametrize("given", ["nothing=1", "servers", "=1", "registration_max=soon"])
+def test_a_wrong_option_makes_no_configuration(given: str, tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+    ended = call("client", "config", "new", str(file), "--set", given)
+    assert ended.code == 2
+    assert not file.exists()
+
+
+def test_five_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "client.toml"
+    file.write_text(
+        'servers = "one"\nlisten = 5\nregistration_min = -1\nprot = 3\nlog_levle = "info"\n'
+    )
+    ended = call("client", "config", "check", "--config", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    for word in ("5 problems", "servers", "listen", "registration_min", "prot", "log_level?"):
+        assert word in ended.err
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("command", [("run",), ("config", "check"), ("healthcheck",)])
+def test_no_configuration_is_a_clear_error(
+    role: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    ended = call(role, *command, "--config", str(tmp_path / "none.toml"))
+    assert (ended.code, ended.out) == (2, "")
+    assert "the file does not exist" in ended.err
+    assert "config new" in ended.err
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_level_that_is_none_is_refused(role: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    text = call(role, "config", "new").out
+    file.write_text(f'{text}\nlog_level = "loud"\n')
+    ended = call(role, "config", "check", "--config", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert "log_level: got 'loud', expected one of debug, info" in ended.err
+
+
+LOADED = """
+import sys
+from agents.cli.main import main
+code = main([sys.argv[1], "run", "--config", sys.argv[2]])
+print(code, *sorted(name for name in sys.modules if "." not in name or name.startswith("agents.")))
+"""
+SERVERS_ONLY = {"sqlalchemy", "alembic", "starlette", "uvicorn", "h11"}
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("role", ["client", "hub", "zone-server"])
+def test_a_daemon_loads_nothing_of_the_servers(role: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    state, bundle = tmp_path / "state", tmp_path / "none.dat"
+    given = [f"--set=state={state}", f"--set=bundle={bundle}"]
+    assert call(role, "config", "new", str(file), *given).code == 0
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED, role, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    code, *names = ended.stdout.split()
+    assert code == "3", ended.stderr  # no bundle, and it says how to get one
+    assert "anchorline: hint: " in ended.stderr
+    assert f"agents.{role.replace('-', '_')}.app" in names
+    assert not SERVERS_ONLY & set(names)
+    assert not [name for name in names if name.startswith("agents.server")]
