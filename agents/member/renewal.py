@@ -19,6 +19,7 @@ from agents.member.trust import Trust
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger
+from agents.runtime.trace import tracing
 from pki import rotation
 from pki.certificates import Kind
 from pki.keys import KeyId
@@ -110,7 +111,8 @@ class Renewal:
     async def _attempt(self, step: Obtain) -> bool:
         """One try; True if the credential is now as it should be."""
         try:
-            with self._clock.hold():
+            cause = self._trust.cause if step.reason == "older root" else ""
+            with self._clock.hold(), tracing(cause):
                 await self._obtain(self.kind, step.reason)
         except UnavailableError as exc:
             self._log.warning("key.renewal_failed", kind=self.kind.value, reason=str(exc))

@@ -1,4 +1,4 @@
-"""The first steps of every component that is given a bundle: state, keys, trust, name in the log."""
+"""The first steps of every component that is given a bundle: state, keys, trust, its id."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

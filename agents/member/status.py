@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from agents.member.keyring import Credential
 from agents.member.member import Member
 from agents.runtime.channel import Channel
 from pki import certificates
@@ -108,7 +109,7 @@ def root_row(der: bytes) -> dict[str, Any]:
     }
 
 
-def credential_row(held: Any, next_renewal: datetime | None) -> dict[str, Any]:
+def credential_row(held: Credential, next_renewal: datetime | None) -> dict[str, Any]:
     """One certificate in use, with the date of its next renewal."""
     leaf = held.leaf
     return {

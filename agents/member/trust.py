@@ -16,6 +16,7 @@ from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError
 from agents.runtime.files import Files, TwoGenerations
 from agents.runtime.logs import Logger
+from agents.runtime.trace import current_trace
 from pki import catchup, state, trust
 from pki.bundle import Bundle
 from pki.errors import (
@@ -58,6 +59,8 @@ class Trust:
         self._changed = asyncio.Event()
         self.revision = 0
         """Counts changes of the effect: live roots and denied keys (rule 17)."""
+        self.cause = ""
+        """Trace of what brought the last of these changes: what follows from it carries it on."""
 
     @classmethod
     def load(cls, path: Path, *, files: Files, clock: Clock, log: Logger) -> "Trust | None":
@@ -220,6 +223,7 @@ class Trust:
         before, self._state = state.effect(self._state), known
         if before != state.effect(known):
             self.revision += 1
+            self.cause = current_trace.get()
             self._changed.set()
             self._changed = asyncio.Event()
 

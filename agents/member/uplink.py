@@ -62,6 +62,7 @@ class Uplink:
         self._approach = Approach()
         self._turn = 0
         self._climbing = asyncio.Lock()
+        self._complaint = ""
         self.link: Channel | None = None
         """The standing link, while there is one."""
         self.opened: Callable[[Channel], Awaitable[None]] | None = None
@@ -136,15 +137,22 @@ class Uplink:
                         channel = await self.connect()
                         await self._stand(channel)
                 except UnavailableError as exc:
-                    self._member.log.warning("uplink.unavailable", reason=str(exc))
+                    self._complain(str(exc))
                     await self._member.clock.sleep(exc.retry_after or backoff.next())
                     continue
                 backoff.reset()
+                self._complaint = ""
                 await self._until_stale(channel, version)
         finally:
             if self.link is not None:
                 self.link.close(CloseCode.GOING_AWAY)
                 self.link = None
+
+    def _complain(self, reason: str) -> None:
+        """Say why there is no link: once, and again when the reason is another."""
+        if reason != self._complaint:
+            self._complaint = reason
+            self._member.log.warning("uplink.unavailable", reason=reason)
 
     async def _stand(self, channel: Channel) -> None:
         old, self.link = self.link, channel

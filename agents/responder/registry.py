@@ -85,7 +85,7 @@ class Registry:
         """Take up where the last run left: everybody gets time to register again."""
         self._rows = {row.id: row for row in await self._store.load()}
         now = self._clock.monotonic()
-        self._seen = {id: now for id in self._rows}
+        self._seen = dict.fromkeys(self._rows, now)
         # Above every revision of an earlier run, whatever it was.
         self.revision = int(self._clock.now().timestamp() * 1000)
         self.changed = set(self._rows)

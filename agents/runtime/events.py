@@ -43,21 +43,49 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "lost": "lines before this one that could not be written",
         "traceback": "where in our program an unexpected exception came from",
         # Those of some events, or bound to a logger.
+        "actor": "who asked for it: a Unix user of the server's machine",
+        "address": "where it says that it listens",
+        "backward": "id of the backward neighbour",
         "by_peer": "whether the other side said so",
+        "client": "id of a client",
         "code": "the close code, as a name",
+        "deployment": "the deployment, or its fingerprint, in hex",
+        "entry_id": "id of a ledger entry",
         "expected": "who or what should have been there",
+        "failures": "attempts in a row that failed",
         "fingerprint": "fingerprint of a key: the hex digits of its KeyID; `-` if none was shown",
+        "forward": "id of the forward neighbour",
         "got": "what was there instead",
+        "holder": "id of the component that a certificate is for",
+        "host": "host name, as its owner says",
+        "issuer": "KeyID of the key that signed",
         "kind": "which link, or which certificate",
+        "leader": "whether it is an end of its chain",
         "link": "number of the connection, on each of its lines",
         "link_class": "`discovery`, `enrolment` or `member`",
+        "method": "method of a request",
+        "n": "number of a ledger entry",
+        "name": "name of a root or a setting",
+        "newest_root": "KeyID of the newest root",
+        "not_after": "end of a certificate",
+        "old": "id before the change",
+        "path": "path of a request or a file",
         "peer": "who is at the other end of the link",
+        "peer_role": "role of the other component",
         "problem": "what is wrong, in words",
         "reason": "why, in words or as a name",
         "remedy": "what to do about it",
         "remote": "address and port of the other end",
+        "reporter": "id of the client that says so",
+        "revision": "number of a plan or of settings, never going back",
+        "root": "KeyID of the root at the end of a chain",
+        "roots": "how many roots are trusted",
+        "source": "where it was heard: a link, a file, or ourselves",
+        "state": "state of a request",
         "trace": "the trace id of the message that this belongs to, the same on every component",
         "type": "the kind of message",
+        "uid": "user id of a process of this machine",
+        "value": "value of a setting",
         "version": "version of the program",
     }
 )
@@ -66,7 +94,57 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
     {
         "answer.unsendable": Event(
             "The answer to a request could not be sent, and the link was closed: a fault of ours.",
-            *("problem", "trace", "type"),
+            "problem",
+            "trace",
+            "type",
+        ),
+        "approval.decided": Event(
+            "An administrator has approved, denied or revoked a hub or zone server.",
+            "actor",
+            "fingerprint",
+            "reason",
+            "state",
+        ),
+        "approval.pending": Event(
+            "A hub or zone server asks for the first time: compare its fingerprint, then decide.",
+            "fingerprint",
+            "host",
+            "peer_role",
+            "remote",
+        ),
+        "bundle.imported": Event(
+            "A first start took its trust from an init bundle.", "deployment", "source"
+        ),
+        "certificate.issued": Event(
+            "A certificate was signed, and is on record.",
+            "fingerprint",
+            "holder",
+            "issuer",
+            "kind",
+            "not_after",
+            "root",
+        ),
+        "chain.placed": Event(
+            "This client's neighbours are others than before.",
+            "backward",
+            "forward",
+            "leader",
+            "revision",
+        ),
+        "client.cloned": Event(
+            "Two machines register with one identity; this one was told to make its own.",
+            "client",
+            "host",
+            "remote",
+        ),
+        "client.lost": Event(
+            "A neighbour reports a client unreachable; its chain goes on without it.",
+            "client",
+            "host",
+            "reporter",
+        ),
+        "client.registered": Event(
+            "A client registered here for the first time.", "address", "client", "host", "remote"
         ),
         "daemon.failed": Event("The program ends because of an error.", "problem"),
         "daemon.reload_refused": Event(
@@ -75,31 +153,124 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "daemon.reloaded": Event("The configuration was read again and is in use."),
         "daemon.started": Event("The program is ready for work.", "version"),
         "daemon.stopping": Event("The program was asked to stop, and does.", "reason"),
+        "deployment.founded": Event(
+            "The first start of a server made a root and a ledger.",
+            "deployment",
+            "fingerprint",
+            "name",
+        ),
+        "enrolment.refused": Event(
+            "A request for a certificate was refused.",
+            "fingerprint",
+            "host",
+            "kind",
+            "reason",
+            "remote",
+        ),
+        "enrolment.waiting": Event(
+            "This component has asked for its certificate and does not have it yet.", "reason"
+        ),
         "handler.failed": Event(
             "A request was not answered because of a fault of ours; the peer was told so.",
-            *("trace", "type"),
+            "trace",
+            "type",
+        ),
+        "identity.renewed": Event(
+            "This machine was a copy of another: it has made itself an identity of its own.",
+            "fingerprint",
+            "old",
+        ),
+        "key.activated": Event(
+            "A new certificate is in use.", "fingerprint", "kind", "not_after", "reason", "root"
+        ),
+        "key.renewal_failed": Event(
+            "A certificate could not be renewed now; it is tried again.", "kind", "reason"
+        ),
+        "ledger.followed": Event(
+            "The ledger has grown, and what is trusted with it.",
+            "entry_id",
+            "n",
+            "newest_root",
+            "roots",
+            "source",
+        ),
+        "ledger.forked": Event(
+            "Security: two signed histories that cannot both be true; the evidence is kept.",
+            "n",
+            "reason",
+            "source",
+        ),
+        "ledger.refused": Event(
+            "What a source offered as ledger was refused; nothing changed.", "reason", "source"
+        ),
+        "ledger.unreachable": Event(
+            "A source announced news and could not be asked for it.", "reason", "source"
         ),
         "link.abandoned": Event(
             "A connection ended before it was a link, and nobody was refused.",
-            *("kind", "link", "reason", "remote", "trace"),
+            "kind",
+            "link",
+            "reason",
+            "remote",
+            "trace",
         ),
         "link.closed": Event(
             "A link that was open has ended.",
-            *("by_peer", "code", "kind", "link_class", "reason", "remote", "trace"),
+            "by_peer",
+            "code",
+            "kind",
+            "link_class",
+            "reason",
+            "remote",
+            "trace",
         ),
-        "link.opened": Event(
-            "A link is open.",
-            *("kind", "link_class", "remote", "trace"),
-        ),
+        "link.opened": Event("A link is open.", "kind", "link_class", "remote", "trace"),
         "link.refused": Event(
             "A connection was refused, by us or by the other side; `remedy` says what to do.",
-            *("by_peer", "expected", "fingerprint", "got", "kind", "link", "reason", "remedy"),
-            *("remote", "trace"),
+            "by_peer",
+            "expected",
+            "fingerprint",
+            "got",
+            "kind",
+            "link",
+            "reason",
+            "remedy",
+            "remote",
+            "trace",
         ),
         "message.in": Event("A message came.", "trace", "type"),
         "message.out": Event("A message was sent.", "trace", "type"),
+        "neighbour.unreachable": Event(
+            "The forward neighbour cannot be reached.", "failures", "peer", "reason"
+        ),
+        "registration.failed": Event(
+            "This client could not register now; it is tried again.", "reason"
+        ),
+        "report.failed": Event(
+            "A report to the server did not arrive; it is sent again.", "reason"
+        ),
+        "report.refused": Event(
+            "A zone server's report holds an acknowledgement that does not verify.",
+            "client",
+            "reason",
+        ),
+        "root.created": Event("A new root is the newest.", "fingerprint", "name"),
+        "root.key_missing": Event(
+            "The newest root's private half is missing: restore the newest backup.", "fingerprint"
+        ),
+        "root.revoked": Event("A root was revoked, and its private half destroyed.", "fingerprint"),
+        "setting.changed": Event(
+            "A setting was changed and is in force.", "actor", "name", "value"
+        ),
+        "settings.told": Event("The server has told the settings in force.", "revision"),
         "task.failed": Event("Work beside the rest ended because of a fault of ours."),
         "task.unavailable": Event("Work beside the rest was given up for now.", "reason"),
+        "uplink.unavailable": Event(
+            "The responder cannot be reached, or does not take us yet; it is tried again.", "reason"
+        ),
+        "zone.unavailable": Event(
+            "A zone server cannot be reached; it is tried again.", "reason", "remote"
+        ),
     }
 )
 

@@ -15,7 +15,9 @@
    or a configuration handed in by mistake must not end up in a file.
 4. Text is cut at `MAX_TEXT` characters and escaped: what a peer sent cannot forge a line, nor
    move a terminal's cursor.
-5. Logging never raises and never stops a daemon: a line that cannot be written is counted in
+5. A line that is written while a message is handled, or while something that follows from it is
+   done, has the message's `trace` without being told.
+6. Logging never raises and never stops a daemon: a line that cannot be written is counted in
    `lost` and reported with the next one that can.
 
 There is one output a process; loggers may be made before it is configured and follow it.
@@ -35,6 +37,7 @@ import msgspec
 import structlog
 
 from agents.runtime.errors import StateError
+from agents.runtime.trace import current_trace
 
 __all__ = [
     "COMMON",
@@ -214,6 +217,8 @@ def _record(
     }
     for name, value in fields.items():
         record[name] = value if name == "traceback" else _plain(value)
+    if "trace" not in record and (trace := current_trace.get()):
+        record["trace"] = trace
     return (record,), {}
 
 

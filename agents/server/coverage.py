@@ -83,6 +83,9 @@ def cover(
     """The coverage of one root of `chain`.
 
     Args:
+        chain: the ledger as it is.
+        root: one of its roots.
+        components: everybody who is expected to follow.
         acks: the last acknowledgement of each component for this slot.
     """
     at = lineage.place(chain, root)

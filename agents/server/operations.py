@@ -7,7 +7,7 @@ same rooms as what the server does by itself.
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agents.member.status import credential_row, link_row
 from agents.runtime import logs
 from agents.runtime.errors import AgentError
+from agents.runtime.trace import tracing
 from agents.server import bundling, lineage
 from agents.server.coverage import Component, Coverage, cover
 from agents.server.errors import OperationError
@@ -22,11 +23,12 @@ from agents.server.gate import Verdict, judge_revoke
 from agents.server.settings import ROOT_AGE_WARNING, ROOT_INTERVAL
 from agents.server.store import approvals, audit
 from agents.server.store.approvals import Approval, State
-from pki import certificates
+from pki import certificates, rotation
+from pki.certificates import Kind
 from pki.entries import Root
 from pki.keys import KeyId
 from pki.names import Role
-from pki.rotation import root_age_warning, too_soon
+from pki.rotation import Raise, root_age_warning, too_soon
 
 if TYPE_CHECKING:
     from agents.server.app import Server
@@ -67,10 +69,14 @@ class ServerOperations:
                     "confirm to go on",
                 )
             name = f"{server.fqdn} Root {len(server.authority.chain.roots)}"
-            audit_hash = await self._note(actor, "root.new", name, "")
-            root = await server.new_root(audit_hash)
-            coverage = await self.coverage(None)
-            return {"root": self._root_row(self._by_id(root.key_id)), "coverage": coverage}
+            with tracing() as trace:
+                audit_hash = await self._note(actor, "root.new", name, "")
+                root = await server.new_root(audit_hash)
+            return {
+                "root": self._root_row(self._by_id(root.key_id)),
+                "coverage": await self.coverage(None),
+                "trace": trace,
+            }
 
     async def root_revoke(
         self, actor: str, name: str, *, key_in_doubt: bool, reason: str, confirmed: bool
@@ -104,9 +110,10 @@ class ServerOperations:
                     f"{len(coverage.behind)} have not moved yet: {names}",
                     "confirm to go on",
                 )
-            audit_hash = await self._note(actor, "root.revoke", name, reason)
-            server.revoke([root.key_id], audit_hash)
-            return {"revoked": [name], "coverage": coverage_row(coverage)}
+            with tracing() as trace:
+                audit_hash = await self._note(actor, "root.revoke", name, reason)
+                server.revoke([root.key_id], audit_hash)
+            return {"revoked": [name], "coverage": coverage_row(coverage), "trace": trace}
 
     async def coverage(self, root_name: str | None) -> Row:
         """Who has moved to a root; the newest if none is named."""
@@ -137,17 +144,13 @@ class ServerOperations:
         if behind:
             row["rows"] = row["behind"]
         settings = self._server.settings
-        raised: dict[str, list[str]] = {}
-        for one in settings.raises:
-            raised.setdefault(one.setting, []).append(one.why)
+        raised = _raised(settings.raises)
         row["settings"] = [
             {
                 "kind": kind.value,
                 "validity": int(policy.validity.total_seconds()),
                 "window": int(policy.window.total_seconds()),
-                "raised": [
-                    why for name, whys in raised.items() for why in whys if _about(name, kind)
-                ],
+                "raised": raised.get(kind, []),
             }
             for kind, policy in settings.policies().items()
         ]
@@ -465,10 +468,12 @@ def approval_row(one: Approval) -> Row:
     }
 
 
-def _about(setting: str, kind: Any) -> bool:
-    return kind.value.replace("-", "_") in setting.lower().replace(
-        "client_tls_key", "client_tls_key"
-    )
+def _raised(raises: Sequence[Raise]) -> Mapping[Kind, list[str]]:
+    """What was raised, by the kind of key that it is about."""
+    by_kind: dict[Kind, list[str]] = {}
+    for one in raises:
+        by_kind.setdefault(rotation.kind_of(one.setting), []).append(one.why)
+    return by_kind
 
 
 def _iso(date: datetime | None) -> str | None:

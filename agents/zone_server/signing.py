@@ -1,6 +1,7 @@
 """Who signs at a zone server: clients, by its own client CA, and nobody else (A6, E2)."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from agents.member.keyring import Keyring
 from agents.responder.enrolment import Applicant, Terms
@@ -46,10 +47,8 @@ class ZoneSigning:
         policy = self._policies()[kind]
         held = self._keyring.credential(Kind.CLIENT_CA)
         if held is not None and held.leaf.not_after < self._clock.now() + policy.validity:
-            try:
+            with suppress(UnavailableError):
                 await self._renew_ca()
-            except UnavailableError:
-                pass
             held = self._keyring.credential(Kind.CLIENT_CA)
         if held is None:
             raise UnavailableError("no client CA yet: the zone server is not approved", 5.0)
