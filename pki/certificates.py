@@ -78,6 +78,18 @@ _REQUEST_KEY_PLACE: Final = 2
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
+# All that `cryptography` was seen to raise for hostile bytes: three are no ValueError, and
+# warnings (of attributes too long, say) are errors where an interpreter is told so.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    Warning,
+)
+
 
 class Kind(StrEnum):
     """What a certificate is for. The text is that of settings, logs and messages."""
@@ -288,7 +300,7 @@ def parse_request(der: bytes) -> CertificateRequest:
         algorithm = request.signature_hash_algorithm
         spki = _item(request.tbs_certrequest_bytes, _REQUEST_KEY_PLACE)
         attributes = len(request.attributes)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+    except _UNREADABLE as exc:
         raise MalformedError("not a certificate request") from exc
     public = keys.load_spki(spki)
     if not isinstance(algorithm, hashes.SHA256):
@@ -320,9 +332,12 @@ def read(der: bytes) -> Facts:
         not_after = certificate.not_valid_after_utc
         subject, issuer = _cn(certificate.subject), _cn(certificate.issuer)
         serial = certificate.serial_number
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+    except _UNREADABLE as exc:
         raise MalformedError("not a certificate") from exc
     keys.load_spki(spki)
+    # RFC 5280, 4.1.2.1 and 4.1.2.2.
+    if certificate.version is not x509.Version.v3 or serial <= 0:
+        raise MalformedError("certificate without extensions or with no positive serial number")
     extensions = _extensions(certificate)
     name = _name(extensions)
     return Facts(
@@ -379,7 +394,7 @@ def _cn(name: x509.Name) -> str:
 def _extensions(certificate: x509.Certificate) -> x509.Extensions | None:
     try:
         return certificate.extensions
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except _UNREADABLE:
         return None
 
 
@@ -402,8 +417,9 @@ def _kind(extensions: x509.Extensions | None, name: Name | None) -> Kind | None:
         and _value(extensions, x509.KeyUsage) == profile.key_usage
         and _value(extensions, x509.ExtendedKeyUsage) == profile.extended
     )
-    unnamed = name is not None or _value(extensions, x509.SubjectAlternativeName) is None
-    return kind if fits and unnamed else None
+    # A name that is not ours is not the same as none: a root has none.
+    nameless = name is None and _value(extensions, x509.SubjectAlternativeName) is None
+    return kind if fits and (name or nameless) else None
 
 
 def _is_ca(extensions: x509.Extensions | None) -> bool:

@@ -24,6 +24,7 @@ from pki import keys
 from pki.certificates import MAX_REQUEST
 from pki.errors import MalformedError
 from pki.keys import KeyId, PrivateKey
+from pki.names import DEPLOYMENT_BYTES
 
 __all__ = [
     "BINDING_BYTES",
@@ -41,7 +42,6 @@ NO_BINDING: Final = bytes(BINDING_BYTES)
 """The binding of a request that a hub relays."""
 
 _DOMAIN: Final = b"anchorline-enrol-v1\0"
-_DEPLOYMENT_BYTES: Final = 16
 
 
 def statement(
@@ -61,7 +61,7 @@ def statement(
             be one statement.
     """
     parts = (
-        ("deployment", deployment, _DEPLOYMENT_BYTES),
+        ("deployment", deployment, DEPLOYMENT_BYTES),
         ("issuer", issuer, keys.KEY_ID_BYTES),
         ("nonce", nonce, NONCE_BYTES),
         ("binding", binding, BINDING_BYTES),
