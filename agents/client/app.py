@@ -169,9 +169,11 @@ class Client:
             ]
             stop.ready()
             await stop.wait()
+            standing = list(self.links)
             for loop in loops:
                 loop.cancel()
         await self.listener.stop()
+        await self.links.close(standing)
         await self.tasks.close()
         status.write()
 

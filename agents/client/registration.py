@@ -153,4 +153,3 @@ class Registering:
         self._said = None
         self._member.log.warning("identity.renewed", old=old, fingerprint=self._member.id)
         self._member.credential_changed()
-

@@ -134,10 +134,10 @@ class Hub:
             ]
             stop.ready()
             await stop.wait()
+            standing = list(self.links)
             for loop in loops:
                 loop.cancel()
-        for channel in self.links:
-            channel.close(CloseCode.GOING_AWAY)
+        await self.links.close(standing)
         await self.tasks.close()
         status.write()
 

@@ -47,6 +47,14 @@ class Links:
         """The member links to components of a role."""
         return [c for c in self if c.peer is not None and c.peer.name.role == role]
 
+    @staticmethod
+    async def close(channels: list[Channel]) -> None:
+        """End these links, and wait until their peers may have read why."""
+        for channel in channels:
+            channel.close(CloseCode.GOING_AWAY)
+        for channel in channels:
+            await channel.gone()
+
     async def watch(self) -> None:
         """Close what trust no longer covers, until cancelled."""
         revision = self._trust.revision

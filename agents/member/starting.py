@@ -41,7 +41,8 @@ def opened(
                 f"{keys} is missing, and there is a ledger that it belongs to",
                 hint="restore it from a backup, or start over with an empty state directory",
             )
-        trust = open_state(MemberState(folder), bundle=bundle, expect=expect, clock=clock, log=log)
+        # Keys before the ledger: a crash between the two must not leave a ledger without keys.
         keyring = Keyring(keys, DISK)
         logs.identify(keyring.id.hex())
+        trust = open_state(MemberState(folder), bundle=bundle, expect=expect, clock=clock, log=log)
         yield keyring, trust

@@ -8,7 +8,6 @@ the standing link, or over a short connection of its own.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from agents.member.approach import Approach
@@ -22,11 +21,14 @@ from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
+from protocol.messages import Ping
 
 __all__ = ["Address", "Uplink"]
 
 T = TypeVar("T")
 Address = tuple[str, int]
+KEEP_ALIVE = 60.0
+"""Seconds between two questions on a standing link that is otherwise silent."""
 MAX_STEPS = 6
 """Links tried in a row before backing off: discovery, enrolment, member, and once over."""
 
@@ -138,7 +140,7 @@ class Uplink:
                         await self._stand(channel)
                 except UnavailableError as exc:
                     self._complain(str(exc))
-                    await self._member.clock.sleep(exc.retry_after or backoff.next())
+                    await self._member.clock.sleep(backoff.next(exc.retry_after))
                     continue
                 backoff.reset()
                 self._complaint = ""
@@ -163,15 +165,26 @@ class Uplink:
             old.close(CloseCode.SUPERSEDED)
 
     async def _until_stale(self, channel: Channel, version: object) -> None:
-        closed = asyncio.ensure_future(channel.closed())
-        changed = asyncio.ensure_future(self._member.changed_from(self._kind, version))
+        waiting = [
+            asyncio.ensure_future(channel.closed()),
+            asyncio.ensure_future(self._member.changed_from(self._kind, version)),
+            asyncio.ensure_future(self._keep_alive(channel)),
+        ]
         try:
-            await asyncio.wait({closed, changed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (closed, changed):
+            for task in waiting:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+
+    async def _keep_alive(self, channel: Channel) -> None:
+        """Ask now and then whether the responder is there; returns when it is not."""
+        while True:
+            await self._member.clock.sleep(KEEP_ALIVE)
+            try:
+                await channel.request(Ping(id=0, sender=self._member.id), hold=False)
+            except UnavailableError:
+                channel.close(CloseCode.IDLE_TIMEOUT)
+                return
 
     async def _step(self) -> Channel | None:
         """Try one link: a member link is returned, what the others are for is done."""

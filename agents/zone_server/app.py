@@ -288,7 +288,7 @@ class ZoneServer:
                 await self.member.enrol(channel, Kind.ZONE_SERVER_TLS, RELAYED, reason="enrolment")
             except UnavailableError as exc:
                 log.info("enrolment.waiting", reason=str(exc))
-                await self.clock.sleep(exc.retry_after or 2.0)
+                await self.clock.sleep(2.0 if exc.retry_after is None else exc.retry_after)
                 continue
             self._approach.enrolled()
             self._keys_changed()
