@@ -1,43 +1,30 @@
-"""The seven kinds of certificate, and reading one.
+"""Certificates and requests for them: making a root, asking for a certificate, reading either.
 
-    root                 itself      CA, path length 1
-      server-tls         root        TLS at both ends
-      hub-tls            root        TLS at both ends
-      zone-server-tls    root        TLS at both ends
-      message-signing    root        signatures of messages; TLS refuses it
-      client-ca          root        CA, path length 0
-        client-tls       client CA   TLS at both ends
-
-Every kind but the root names role and id of its holder in one URI (`pki.names`). A role has one
-kind and a kind has one profile, so `read` can say which kind a certificate is: that whose role
-it names, if usage, CA flag and path length are exactly that profile's. A certificate with any
-other mixture is of no kind, whoever has signed it.
-
-A TLS certificate serves at both ends of a link because each of its holders does: a client
-listens for its neighbour, a hub is the TLS server of its zone servers.
+Which kinds there are is in `pki.profiles`; signing one for somebody else in `pki.issuance`.
+`read` says which kind a certificate is: that whose role it names, if usage, CA flag and path
+length are exactly that profile's. A certificate with any other mixture is of no kind, whoever
+has signed it.
 
 The subject key identifier is the KeyID (RFC 7093, method 4), so that any tool shows it.
 `read` never looks there: a KeyID is always computed, over the 91 bytes of the key.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from pki import keys
 from pki.errors import MalformedError, RefusedError, SignatureError
 from pki.keys import KeyId, PrivateKey, PublicKey
-from pki.names import Name, Role
+from pki.names import Name
+from pki.profiles import KIND_OF_ROLE, PROFILES, Kind, Profile
 
 __all__ = [
     "BACKDATE",
@@ -89,97 +76,6 @@ _UNREADABLE: Final = (
     x509.UnsupportedGeneralNameType,
     Warning,
 )
-
-
-class Kind(StrEnum):
-    """What a certificate is for. The text is that of settings, logs and messages."""
-
-    ROOT = "root"
-    SERVER_TLS = "server-tls"
-    MESSAGE_SIGNING = "message-signing"
-    HUB_TLS = "hub-tls"
-    ZONE_SERVER_TLS = "zone-server-tls"
-    CLIENT_CA = "client-ca"
-    CLIENT_TLS = "client-tls"
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The form of one kind. The extension objects are made once and used for every certificate."""
-
-    issuer: Kind
-    """Kind of the certificate above it."""
-    role: Role | None
-    """Role that its name states; a root has no name."""
-    path_length: int | None
-    """How many CAs may stand below; `None` for what is no CA."""
-    key_usage: x509.KeyUsage
-    extended: x509.ExtendedKeyUsage | None
-
-    @property
-    def is_ca(self) -> bool:
-        """Whether it signs certificates."""
-        return self.path_length is not None
-
-    @property
-    def constraints(self) -> x509.BasicConstraints:
-        """The extension that says so."""
-        return x509.BasicConstraints(ca=self.is_ca, path_length=self.path_length)
-
-
-def _usage(*, signs_certificates: bool, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=signs,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-_LEAF: Final = _usage(signs_certificates=False, signs=True)
-_TLS: Final = x509.ExtendedKeyUsage(
-    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-)
-
-
-def _tls(issuer: Kind, role: Role) -> Profile:
-    return Profile(issuer, role, None, _LEAF, _TLS)
-
-
-PROFILES: Final[Mapping[Kind, Profile]] = MappingProxyType(
-    {
-        # A root signs the ledger and its heads as well.
-        Kind.ROOT: Profile(Kind.ROOT, None, 1, _usage(signs_certificates=True, signs=True), None),
-        Kind.SERVER_TLS: _tls(Kind.ROOT, Role.SERVER),
-        Kind.HUB_TLS: _tls(Kind.ROOT, Role.HUB),
-        Kind.ZONE_SERVER_TLS: _tls(Kind.ROOT, Role.ZONE_SERVER),
-        Kind.CLIENT_TLS: _tls(Kind.CLIENT_CA, Role.CLIENT),
-        # Any usage but those of TLS keeps it from passing as a TLS certificate.
-        Kind.MESSAGE_SIGNING: Profile(
-            Kind.ROOT,
-            Role.MESSAGE_SIGNING,
-            None,
-            _LEAF,
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]),
-        ),
-        # OpenSSL takes the usages of a CA as a bound on what stands below it.
-        Kind.CLIENT_CA: Profile(
-            Kind.ROOT,
-            Role.CLIENT_CA,
-            0,
-            _usage(signs_certificates=True, signs=False),
-            _TLS,
-        ),
-    }
-)
-"""The profile of each kind."""
-
-_KIND_OF_ROLE: Final = {profile.role: kind for kind, profile in PROFILES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +306,7 @@ def _name(extensions: x509.Extensions | None) -> Name | None:
 
 
 def _kind(extensions: x509.Extensions | None, name: Name | None) -> Kind | None:
-    kind = _KIND_OF_ROLE[name.role if name else None]
+    kind = KIND_OF_ROLE[name.role if name else None]
     profile = PROFILES[kind]
     fits = (
         _value(extensions, x509.BasicConstraints) == profile.constraints
