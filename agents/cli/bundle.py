@@ -159,7 +159,7 @@ def slot_rows(chain: Any) -> dict[str, Any]:  # noqa: ANN401 - pki.ledger.Chain,
                 "state": "revoked" if revoked else "newest" if newest else "active",
             }
         )
-    last = chain.entries[-1].body
+    last = chain.entries[-1].parse()
     return {
         "slot": chain.slot.hex(),
         "n": chain.last.n,

@@ -161,7 +161,7 @@ def logs(
     client: str,
     events: Sequence[str],
 ) -> None:
-    """Read the logs of one or many components, merged by time.
+    """Read the logs of components, merged by time.
 
     FILE is a file of JSON lines, FOLDER stands for the *.log files below it; without either,
     /var/log/anchorline.

@@ -22,7 +22,7 @@ __all__ = ["cli", "main"]
 
 COMMANDS = {
     "server": Lazy("agents.cli.roles:server", "Run a server, or look after one."),
-    "hub": Lazy("agents.cli.roles:hub", "Run a hub, or look after one."),
+    "hub": Lazy("agents.cli.roles:hub", "Run a zone server hub, or look after one."),
     "zone-server": Lazy("agents.cli.roles:zone_server", "Run a zone server, or look after one."),
     "client": Lazy("agents.cli.roles:client", "Run a client, or look after one."),
     "status": Lazy("agents.cli.status:status", "Show a whole deployment on one screen."),
@@ -34,7 +34,7 @@ COMMANDS = {
     "bundle": Lazy("agents.cli.bundle:bundle", "Export and inspect init bundles."),
     "pki": Lazy("agents.cli.pki:pki", "Show the keys of any component, running or not."),
     "cert": Lazy("agents.cli.cert:cert", "Inspect certificates in a file or at a port."),
-    "logs": Lazy("agents.cli.logs:logs", "Read the logs of one or many components."),
+    "logs": Lazy("agents.cli.logs:logs", "Read the logs of components, merged by time."),
     "lab": Lazy("agents.cli.lab_command:lab", "Run a whole deployment on this machine."),
     "lab-node": Lazy("agents.cli.lab_command:lab_node", "One component of a lab.", hidden=True),
 }

@@ -100,7 +100,7 @@ def _ledger(folder: Path) -> list[dict[str, Any]] | None:
         rows.append(
             {
                 **slot_rows(slot.chain),
-                "head_time": slot.time,
+                "head_time": None if slot.head is None else slot.head.head.time,
                 "denied": sorted(key_id.hex() for key_id in slot.denied),
             }
         )

@@ -95,7 +95,7 @@ class _Guard:
             await self._app(scope, receive, send)
             return
         uid = "unknown" if peer is None else peer.uid
-        log.warning("api.refused", uid=uid, pid=None if peer is None else peer.pid)
+        log.warning("api.refused", uid=uid)
         refusal = _error(
             "forbidden",
             f"uid {uid} may not administer this server",
@@ -197,7 +197,7 @@ def _route(path: str, method: str, call: Call) -> Route:
         except UnavailableError as exc:
             return _error("unavailable", exc.text, exc.hint, status=503)
         except Exception:
-            log.exception("api.failed", request=f"{method} {path}", actor=_actor(request))
+            log.exception("api.failed", method=method, path=path, actor=_actor(request))
             return _error("internal", "the server failed at this", "its log says why", status=500)
         return answer if isinstance(answer, Response) else _json(answer)
 

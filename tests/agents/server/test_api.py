@@ -520,7 +520,7 @@ def test_what_an_exception_says_is_not_answered(
     assert refused(answer) == ("internal", "the server failed at this")
     assert SECRET not in json.dumps(answer)
     (line,) = [r for r in records if r["event"] == "api.failed"]
-    assert (line["request"], line["actor"]) == ("GET /v1/status", ME)
+    assert (line["method"], line["path"], line["actor"]) == ("GET", "/v1/status", ME)
 
 
 # --- the socket
