@@ -29,7 +29,7 @@ from agents.runtime.clock import Clock
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop, version
 from agents.runtime.listener import Listener
-from agents.runtime.tasks import Tasks
+from agents.runtime.tasks import Tasks, until_stopped
 from pki import rotation
 from pki.certificates import Kind
 from pki.names import Role
@@ -152,28 +152,20 @@ class Client:
             renewals=lambda: {Kind.CLIENT_TLS.value: self.renewal.next_at},
             more=self._more,
         )
-        async with asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(work)
-                for work in (
-                    self.links.watch(),
-                    self.registering.run(),
-                    self._renew(),
-                    self.renewal.follow(),
-                    self._lead(),
-                    self.chain.run(),
-                    self.pings.run(),
-                    status.run(),
-                    serve_control(config.state, {"renew": self._renew_now}),
-                )
-            ]
-            stop.ready()
-            await stop.wait()
-            standing = list(self.links)
-            for loop in loops:
-                loop.cancel()
+        loops = (
+            self.links.watch(),
+            self.registering.run(),
+            self._renew(),
+            self.renewal.follow(),
+            self._lead(),
+            self.chain.run(),
+            self.pings.run(),
+            status.run(),
+            serve_control(config.state, {"renew": self._renew_now}),
+        )
+        await until_stopped(stop, loops)
         await self.listener.stop()
-        await self.links.close(standing)
+        await self.links.close()
         await self.tasks.close()
         status.write()
 

@@ -32,7 +32,7 @@ from agents.runtime.dialer import dial
 from agents.runtime.errors import UnavailableError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
-from agents.runtime.tasks import Tasks
+from agents.runtime.tasks import Tasks, until_stopped
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
@@ -120,24 +120,16 @@ class Hub:
             renewals=lambda: {Kind.HUB_TLS.value: self.renewal.next_at},
             more=self._more,
         )
-        async with asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(work)
-                for work in (
-                    self.links.watch(),
-                    self.uplink.keep(),
-                    self._renew(),
-                    self.renewal.follow(),
-                    status.run(),
-                    *(self._keep_zone(address) for address in self.config.zone_servers),
-                )
-            ]
-            stop.ready()
-            await stop.wait()
-            standing = list(self.links)
-            for loop in loops:
-                loop.cancel()
-        await self.links.close(standing)
+        loops = (
+            self.links.watch(),
+            self.uplink.keep(),
+            self._renew(),
+            self.renewal.follow(),
+            status.run(),
+            *(self._keep_zone(address) for address in self.config.zone_servers),
+        )
+        await until_stopped(stop, loops)
+        await self.links.close()
         await self.tasks.close()
         status.write()
 

@@ -9,6 +9,7 @@ it gives up the old one. It is network time, and each link's own.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 
 from agents.member.trust import Trust
@@ -21,12 +22,17 @@ REMAKE_WITHIN = 60.0
 """Seconds after which a link that was not re-made is closed."""
 
 
+LAST_WORDS = 256
+"""Links that a program which ends waits for, so that their peers read why they ended."""
+
+
 class Links:
     """Every open link of one component."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._links: dict[Channel, int] = {}
+        self._ended: deque[Channel] = deque(maxlen=LAST_WORDS)
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(list(self._links))
@@ -37,7 +43,11 @@ class Links:
     def add(self, channel: Channel) -> None:
         """Watch over this link until it ends."""
         self._links[channel] = self._trust.revision
-        channel.on_closed.add_done_callback(lambda _: self._links.pop(channel, None))
+        channel.on_closed.add_done_callback(lambda _: self._end(channel))
+
+    def _end(self, channel: Channel) -> None:
+        self._links.pop(channel, None)
+        self._ended.append(channel)
 
     def of(self, id: bytes) -> list[Channel]:
         """The links to one component."""
@@ -47,12 +57,12 @@ class Links:
         """The member links to components of a role."""
         return [c for c in self if c.peer is not None and c.peer.name.role == role]
 
-    @staticmethod
-    async def close(channels: list[Channel]) -> None:
-        """End these links, and wait until their peers may have read why."""
-        for channel in channels:
+    async def close(self) -> None:
+        """End every link, and wait until the peers may have read why; for the end of a program."""
+        ending = [*self, *self._ended]
+        for channel in ending:
             channel.close(CloseCode.GOING_AWAY)
-        for channel in channels:
+        for channel in ending:
             await channel.gone()
 
     async def watch(self) -> None:

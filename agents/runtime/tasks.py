@@ -5,18 +5,32 @@ is started here is short: a relay, a catch-up, a report. Its failure is a log li
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import nullcontext
 from typing import Any
 
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
+from agents.runtime.lifecycle import Stop
 from agents.runtime.logs import Logger
 
-__all__ = ["Spawn", "Tasks"]
+__all__ = ["Spawn", "Tasks", "until_stopped"]
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 """Runs a coroutine beside everything else."""
+
+
+async def until_stopped(stop: Stop, loops: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run a daemon's loops, say that it is ready, and cancel them when it is asked to stop.
+
+    A loop that fails ends the others and the daemon, with its error; one that returns does not.
+    """
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(loop) for loop in loops]
+        stop.ready()
+        await stop.wait()
+        for task in running:
+            task.cancel()
 
 
 class Tasks:

@@ -39,7 +39,7 @@ from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
 from agents.runtime.network import Address
-from agents.runtime.tasks import Tasks
+from agents.runtime.tasks import Tasks, until_stopped
 from agents.zone_server.config import Config
 from agents.zone_server.records import ZoneRecords
 from agents.zone_server.reporting import Reporting
@@ -173,21 +173,14 @@ class ZoneServer:
                 "signed": self.records.signed,
             },
         )
-        async with asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(work)
-                for work in (
-                    self.links.watch(),
-                    self.reporting.run(),
-                    status.run(),
-                    *(renewal.follow() for renewal in self.renewals.values()),
-                    *(self._renew(renewal) for renewal in self.renewals.values()),
-                )
-            ]
-            stop.ready()
-            await stop.wait()
-            for loop in loops:
-                loop.cancel()
+        loops = (
+            self.links.watch(),
+            self.reporting.run(),
+            status.run(),
+            *(renewal.follow() for renewal in self.renewals.values()),
+            *(self._renew(renewal) for renewal in self.renewals.values()),
+        )
+        await until_stopped(stop, loops)
         await hubs.stop()
         await clients.stop()
         await self.tasks.close()
