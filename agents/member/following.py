@@ -12,6 +12,7 @@ mirror. An unverified HEAD beyond ours costs one catch-up a minute and link at t
 
 from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
@@ -49,7 +50,7 @@ class Following:
         self._spawn = spawn
         self._log = log
         self._relay = relay
-        self._pulled: dict[str, float] = {}
+        self._pulled: WeakKeyDictionary[Channel, float] = WeakKeyDictionary()
         self.spread = 0.0
         """Seconds over which renewals after the last rotation are to be spread (B13)."""
 
@@ -114,20 +115,23 @@ class Following:
     async def _pull(self, channel: Channel, notice: HeadNotice) -> None:
         self.spread = notice.spread
         try:
-            await self.catch_up(channel)
+            changed = await self.catch_up(channel)
         except UnavailableError as exc:
             self._log.warning("ledger.unreachable", source=channel.name, reason=str(exc))
             return
+        if changed:
+            # What was announced has proven itself: the limit is for what does not.
+            self._pulled.pop(channel, None)
         verdict = self._trust.take_head(notice.head, source=channel.name)
         if verdict in (Verdict.COUNTED, Verdict.SAME):
             self._pass_on(channel, notice)
 
     def _may_pull(self, channel: Channel) -> bool:
         now = self._clock.monotonic()
-        last = self._pulled.get(channel.id)
+        last = self._pulled.get(channel)
         if last is not None and now - last < UNVERIFIED_INTERVAL:
             return False
-        self._pulled[channel.id] = now
+        self._pulled[channel] = now
         return True
 
     def _pass_on(self, channel: Channel | None, notice: HeadNotice) -> None:

@@ -258,6 +258,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "root.key_missing": Event(
             "The newest root's private half is missing: restore the newest backup.", "fingerprint"
         ),
+        "root.old": Event("The newest root is older than it should be: create a new one.", "reason"),
         "root.revoked": Event("A root was revoked, and its private half destroyed.", "fingerprint"),
         "setting.changed": Event(
             "A setting was changed and is in force.", "actor", "name", "value"

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError, UnavailableError
-from agents.runtime.files import DISK, lock_state
+from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
 from agents.runtime.tasks import Tasks
@@ -43,7 +44,7 @@ from agents.server.config import Config
 from agents.server.coverage import Component
 from agents.server.infrastructure import Infrastructure
 from agents.server.operations import ServerOperations
-from agents.server.settings import Settings
+from agents.server.settings import ROOT_AGE_WARNING, Settings
 from agents.server.signing import ApprovedSigning, ClientSigning
 from agents.server.standby import Standby
 from agents.server.store import Store, approvals
@@ -51,6 +52,7 @@ from agents.server.store.acks import AckTable
 from agents.server.store.approvals import Approval, State
 from agents.server.store.clients import ClientTable
 from agents.server.store.issued import IssuedTable
+from pki import certificates, rotation
 from pki import trust as ledger_trust
 from pki.certificates import Facts, Kind
 from pki.keys import KeyId
@@ -81,18 +83,25 @@ async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
 
 
 class Server:
-    """The rooms of a server, and how they hang together."""
+    """The rooms of a server, and how they hang together.
 
-    def __init__(self, config: Config, clock: Clock, store: Store) -> None:
+    Args:
+        files: where keys and ledger lie.
+    """
+
+    def __init__(
+        self, config: Config, clock: Clock, store: Store, *, files: Files = DISK
+    ) -> None:
         self.config = config
         self.clock = clock
         self.store = store
+        self._files = files
         self.fqdn = config.fqdn or socket.getfqdn()
         self.tasks = Tasks(clock, log)
         self.settings = Settings(store)
         standby_key = config.standby / "standby.key"
         _private_folder(config.standby)
-        self.standby = Standby(config.state / "standby.db", standby_key, DISK)
+        self.standby = Standby(config.state / "standby.db", standby_key, files)
         self.trust, self.keyring = self._open()
         self.member = Member(
             Role.SERVER,
@@ -155,6 +164,7 @@ class Server:
         self.listener: Listener | None = None
         self._tls_keys = {held.leaf.key_id for held in self.keyring.credentials}
         self._approved: list[Approval] = []
+        self._warned_at = datetime.min.replace(tzinfo=UTC)
 
     async def prepare(self) -> None:
         """Everything that must be true before anybody is served."""
@@ -229,20 +239,20 @@ class Server:
 
     def _open(self) -> tuple[Trust, Keyring]:
         """The state of the last run, or a new deployment (A1)."""
-        state = self.config.state
-        trust = Trust.load(state / LEDGER, files=DISK, clock=self.clock, log=log)
-        if trust is not None and not (state / KEYS).exists():
+        state, files = self.config.state, self._files
+        trust = Trust.load(state / LEDGER, files=files, clock=self.clock, log=log)
+        if trust is not None and not files.exists(state / KEYS):
             raise StateError(
                 f"{state / KEYS} is missing, and there is a ledger that it belongs to",
                 hint="restore it from a backup; no new root is made over an old one",
             )
-        keyring = Keyring(state / KEYS, DISK)
+        keyring = Keyring(state / KEYS, files)
         if trust is None:
             founding = found(keyring, self.standby, fqdn=self.fqdn, now=self.clock.now())
             trust = Trust(
                 ledger_trust.from_chain(founding),
                 path=state / LEDGER,
-                files=DISK,
+                files=files,
                 clock=self.clock,
                 log=log,
             )
@@ -299,6 +309,17 @@ class Server:
             with self.clock.hold():
                 head = self.authority.sign_head(await self._denied())
                 self.announcing.head(head)
+            self._warn_of_age()
+
+    def _warn_of_age(self) -> None:
+        """Once a day while the newest root is older than it should be (B16)."""
+        now = self.clock.now()
+        created = certificates.created(self.authority.chain.current_root.der)
+        limit = timedelta(days=self.settings.days(ROOT_AGE_WARNING))
+        warning = rotation.root_age_warning(created, now, limit)
+        if warning is not None and now - self._warned_at >= timedelta(days=1):
+            self._warned_at = now
+            log.warning("root.old", reason=warning)
 
     async def new_root(self, audit: bytes) -> Facts:
         """Succeed the current root, and tell everybody (B1, B7)."""

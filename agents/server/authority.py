@@ -58,7 +58,15 @@ def found(
 
     A crash at any point is made good by calling it again: what exists already is used, and
     nothing has been told to anybody.
+
+    Raises:
+        StateError: these keys are of a deployment, whose ledger is lost.
     """
+    if keyring.credentials or len(keyring.root_ids) > 1:
+        raise StateError(
+            "the ledger is missing, and pki.db holds keys that belong to one",
+            hint="restore it from a backup; no new deployment is founded with the keys of another",
+        )
     if not standby.exists:
         made = [keys.generate() for _ in range(STANDBY_KEYS)]
         standby.save({keys.key_id(key.public_key()): key for key in made})
@@ -287,9 +295,9 @@ class Authority:
         return head
 
     def head_due(self) -> datetime:
-        """When the next HEAD is to be signed."""
-        held = self._trust.head(self._slot)
-        if held is None:
+        """When the next HEAD is to be signed: at once if none names our last entry."""
+        held, last = self._trust.head(self._slot), self.chain.last
+        if held is None or (held.n, held.entry_id) != (last.n, last.id):
             return self._clock.now()
         return datetime.fromtimestamp(held.time, UTC) + HEAD_INTERVAL
 
