@@ -148,14 +148,13 @@ def slot_rows(chain: Any) -> dict[str, Any]:  # noqa: ANN401 - pki.ledger.Chain,
 
     roots = []
     for root in chain.roots:
-        facts = certificates.read(root.der)
         revoked = root.key_id in chain.revoked
         newest = root.key_id == chain.current_root.key_id
         roots.append(
             {
-                "name": facts.subject,
+                "name": root.name,
                 "fingerprint": root.key_id.hex(),
-                "created": facts.not_before.isoformat(),
+                "created": certificates.created(root.der).isoformat(),
                 "state": "revoked" if revoked else "newest" if newest else "active",
             }
         )
@@ -198,12 +197,10 @@ def _servers(client: Client, settings: Mapping[str, str]) -> list[str]:
 
 
 def _bundled_servers(opened: "Bundle") -> list[str]:
-    from pki import certificates
-
     if SERVERS in opened.settings:
         return _list(opened.settings[SERVERS])
-    newest = certificates.read(opened.chains[0].current_root.der)
-    return [f"{newest.subject.rpartition(' Root ')[0]}:{DEFAULT_PORT}"]
+    name = opened.chains[0].current_root.name
+    return [f"{name.rpartition(' Root ')[0]}:{DEFAULT_PORT}"]
 
 
 def _list(text: str) -> list[str]:

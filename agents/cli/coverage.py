@@ -36,7 +36,8 @@ def show_coverage(
     counts = [{"role": role, **count} for role, count in coverage["counts"].items()]
     columns = [Column("ROLE", "role"), *(Column(state.upper(), state, _number) for state in STATES)]
     complete = [{state: row.get(state, 0) for state in STATES} | row for row in counts]
-    terminal.table(complete, columns, empty="no component is known yet", talk=talk)
+    if complete:
+        terminal.table(complete, columns, empty="", talk=talk)
     rows = coverage["rows"] if every else coverage["behind"]
     if rows:
         write("")
@@ -46,6 +47,8 @@ def show_coverage(
 def summary(coverage: Mapping[str, Any]) -> str:
     """Say in one line whether somebody is behind."""
     behind = coverage["behind"]
+    if not coverage["counts"]:
+        return "no component is known yet"
     if not behind:
         return "everybody has moved"
     names = ", ".join(plain(row.get("host") or short(row["id"])) for row in behind[:5])

@@ -77,7 +77,8 @@ class Query:
     def _about(self, source: str, record: Mapping[str, object]) -> bool:
         """Whether a component wrote the line, or is named in it."""
         return source == self.client or any(
-            isinstance(value, str) and value.startswith(self.client)
+            # "client/07ab..." is how a peer is written.
+            isinstance(value, str) and value.rpartition("/")[2].startswith(self.client)
             for name, value in record.items()
             if name not in ("ts", "level", "event", "role", "trace")
         )

@@ -82,7 +82,8 @@ def revoke(terminal: Terminal, name: str, key_in_doubt: bool, reason: str, yes: 
     coverage = client.get("rotation", query="behind=false")
     show_coverage(terminal, coverage, every=False, talk=True)
     terminal.say(summary(coverage))
-    terminal.say(f"whoever has not moved is cut off from {plain(name)} and comes back re-keyed")
+    if coverage["behind"]:
+        terminal.say(f"they lose every link under {plain(name)}, and come back re-keyed")
     terminal.confirm(f"Revoke {plain(name)}? This cannot be undone.", yes=yes)
     done = client.post(
         "roots", name, "revoke", reason=reason, key_in_doubt=key_in_doubt, confirmed=True

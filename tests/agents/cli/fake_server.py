@@ -28,7 +28,7 @@ class FakeOperations:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.revoked: list[str] = []
-        self.values = {"PKIClientTLSKeyValidityHours": "168"}
+        self.values = {"pki_client_tls_key_duration_days": "7"}
         self.approval_state = "pending"
         self.broken = False
         """Every call fails, with a secret in the exception."""
@@ -258,7 +258,7 @@ class FakeOperations:
             {
                 "name": name,
                 "value": int(value),
-                "default": 168,
+                "default": 7,
                 "type": "Server",
                 "value_type": "Numeric",
                 "changed_by": None,
@@ -274,7 +274,7 @@ class FakeOperations:
         if name not in self.values:
             raise OperationError("not-found", f"no setting {name!r}")
         if not value.isdecimal():
-            raise OperationError("bad-input", f"{name} is a number of hours, got {value!r}")
+            raise OperationError("bad-input", f"{name} is a number of days, got {value!r}")
         self.values[name] = value
         return {"name": name, "value": value, "raises": ["a client CA lives longer now"]}
 

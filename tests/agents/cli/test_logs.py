@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     )
     write(
         tmp_path / "server.log",
-        line(3, "request.answered", trace="aa01", role="server", peer="07" * 16),
+        line(3, "request.answered", trace="aa01", role="server", peer="client/" + "07" * 16),
         line(4, "link.refused", role="server", peer="66" * 16, level="warning"),
     )
     (tmp_path / "more").mkdir()
@@ -56,7 +56,7 @@ def test_a_trace_reads_through_every_component_in_the_order_of_time(folder: Path
         for source, second, who, event, more in (
             ("client-07", 1, "client/07070707", "request.sent", []),
             ("zone-server", 2, "zone-server/abababab", "request.relayed", []),
-            ("server", 3, "server/abababab", "request.answered", [f"peer={'07' * 16}"]),
+            ("server", 3, "server/abababab", "request.answered", [f"peer=client/{'07' * 16}"]),
         )
     ]
 

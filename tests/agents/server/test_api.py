@@ -132,9 +132,9 @@ def test_a_question_is_one_call(
         ),
         (
             "PUT",
-            "/v1/settings/PKIClientTLSKeyValidityHours",
+            "/v1/settings/pki_client_tls_key_duration_days",
             {"value": "48"},
-            ("setting_set", ME, "PKIClientTLSKeyValidityHours", "48"),
+            ("setting_set", ME, "pki_client_tls_key_duration_days", "48"),
         ),
     ],
 )
@@ -169,8 +169,8 @@ def test_a_bundle_is_bytes_with_its_fingerprint_and_count(
 
 @pytest.mark.sockets
 def test_one_setting(api: Path) -> None:
-    status, row = ask(api, "GET", "/v1/settings/PKIClientTLSKeyValidityHours")
-    assert (status, row["value"]) == (200, 168)
+    status, row = ask(api, "GET", "/v1/settings/pki_client_tls_key_duration_days")
+    assert (status, row["value"]) == (200, 7)
     status, answer = ask(api, "GET", "/v1/settings/Unknown")
     assert (status, refused(answer)[0]) == (404, "not-found")
 
@@ -355,7 +355,7 @@ def test_a_hostile_name_changes_nothing(
     assert text.isprintable()
     assert len(text) < 400
     assert operations.revoked == []
-    assert operations.values == {"PKIClientTLSKeyValidityHours": "168"}
+    assert operations.values == {"pki_client_tls_key_duration_days": "7"}
     assert operations.approval_state == "pending"
     assert not [call for call in operations.calls if call[0] in ("setting_set", "approvals_decide")]
 
@@ -468,7 +468,7 @@ def test_a_query_that_is_not_known_is_refused(
         ("DELETE", "/v1/roots", 405),
         ("POST", "/v1/status", 405),
         ("GET", "/v1/bundle", 405),
-        ("PATCH", "/v1/settings/PKIClientTLSKeyValidityHours", 405),
+        ("PATCH", "/v1/settings/pki_client_tls_key_duration_days", 405),
     ],
 )
 def test_what_is_not_there_is_refused_in_the_same_form(
