@@ -174,8 +174,9 @@ class Keyring:
                 f"{self._path} is sealed, and its key file {self._key_path} is missing",
                 hint="restore both files of the same backup; no new key is made over an old one",
             )
-        unlock = keystore.KeyFile(self._files.read_file(self._key_path, KEY_FILE_BYTES))
+        secret = self._files.read_file(self._key_path, KEY_FILE_BYTES)
         try:
+            unlock = keystore.KeyFile(secret)
             sealed = self._files.read_file(self._path, MAX_FILE)
             return unlock, _parse(keystore.open_sealed(sealed, unlock))
         except (DamagedError, MalformedError) as exc:
@@ -195,7 +196,13 @@ class Keyring:
         else:
             secret = self._random(KEY_FILE_BYTES)
             self._files.write_atomic(self._key_path, secret)
-        unlock = keystore.KeyFile(secret)
+        try:
+            unlock = keystore.KeyFile(secret)
+        except SealError as exc:
+            raise StateError(
+                f"{self._key_path} is no key file: {exc}",
+                hint="remove it: there is no store that it belongs to",
+            ) from exc
         content = _Content(keys.generate(), {}, {}, {})
         self._write(unlock, content)
         return unlock, content
