@@ -28,7 +28,11 @@ class NumberedKey(ec.EllipticCurvePrivateKey):
     def __init__(self, number: int) -> None:
         self._key = ec.derive_private_key(number + 1, ec.SECP256R1())
 
-    def sign(self, data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+    def sign(
+        self,
+        data: bytes | bytearray | memoryview,
+        signature_algorithm: ec.EllipticCurveSignatureAlgorithm,
+    ) -> bytes:
         return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
