@@ -39,7 +39,9 @@ def test_a_bad_configuration_never_replaces_a_running_daemon(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_has_a_state_directory_of_its_own(role: str) -> None:
-    assert values(role, "StateDirectory") == [f"anchorline/{role}"]
+    # The standby keys' key file lies in a folder of its own, apart from pki.db.
+    standby = " anchorline/standby" if role == "server" else ""
+    assert values(role, "StateDirectory") == [f"anchorline/{role}{standby}"]
     assert values(role, "StateDirectoryMode") == ["0700"]
     assert values(role, "User") == ["anchorline"]
 
