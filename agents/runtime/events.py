@@ -258,12 +258,19 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "root.key_missing": Event(
             "The newest root's private half is missing: restore the newest backup.", "fingerprint"
         ),
-        "root.old": Event("The newest root is older than it should be: create a new one.", "reason"),
+        "root.old": Event(
+            "The newest root is older than it should be: create a new one.", "reason"
+        ),
         "root.revoked": Event("A root was revoked, and its private half destroyed.", "fingerprint"),
         "setting.changed": Event(
             "A setting was changed and is in force.", "actor", "name", "value"
         ),
         "settings.told": Event("The server has told the settings in force.", "revision"),
+        "standby.unreadable": Event(
+            "The standby keys do not open: no new root can be made until they are restored.",
+            "reason",
+            "remedy",
+        ),
         "task.failed": Event("Work beside the rest ended because of a fault of ours."),
         "task.unavailable": Event("Work beside the rest was given up for now.", "reason"),
         "uplink.unavailable": Event(

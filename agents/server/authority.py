@@ -173,17 +173,25 @@ class Authority:
     def reconcile(self) -> None:
         """Complete or undo what a crash left, so that keys and ledger agree."""
         chain = self.chain
-        standby = self._standby.load()
+        standby = self._standby_or_none()
         wanted = [root.key_id for root in chain.roots[-2:] if root.key_id not in chain.revoked]
         roots = {id: key for id in wanted if (key := self._keyring.root(id)) is not None}
         current = chain.current_root.key_id
-        if current not in roots and current in standby:
+        if standby is not None and current not in roots and current in standby:
             roots[current] = standby[current]
         self._keyring.keep_roots(roots)
-        if standby.keys() != set(chain.state.next):
+        if standby is not None and standby.keys() != set(chain.state.next):
             self._standby.save({id: standby[id] for id in chain.state.next if id in standby})
         if not self.can_sign:
             self._log.error("root.key_missing", fingerprint=current.hex())
+
+    def _standby_or_none(self) -> dict[KeyId, PrivateKey] | None:
+        """The standby keys; without them the present root goes on working."""
+        try:
+            return self._standby.load()
+        except StateError as exc:
+            self._log.error("standby.unreadable", reason=str(exc), remedy=exc.hint)
+            return None
 
     async def certify(self, kind: Kind, reason: str) -> None:
         """Renew one of the server's own keys."""

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agents.runtime.errors import StateError
+from agents.runtime.errors import MissingError, StateError
 from agents.runtime.files import Files
 from pki import encoding, keys, keystore
 from pki.errors import PKIError
@@ -21,6 +21,7 @@ __all__ = ["Standby"]
 
 MAX_FILE = 64 << 10
 KEY_FILE_BYTES = 32
+RESTORE = "restore both from the standby backup; the present root goes on working"
 
 
 class Standby:
@@ -64,10 +65,11 @@ class Standby:
                     encoding.unpack(content, max_bytes=MAX_FILE), what="standby keys"
                 )
             ]
+        except MissingError as exc:
+            raise StateError(str(exc), hint=RESTORE) from exc
         except PKIError as exc:
             raise StateError(
-                f"{self._path} does not open with {self._key_path}: {exc}",
-                hint="restore both from the standby backup; the present root goes on working",
+                f"{self._path} does not open with {self._key_path}: {exc}", hint=RESTORE
             ) from exc
         return {keys.key_id(key.public_key()): key for key in held}
 

@@ -1,0 +1,522 @@
+"""The server's roots: the first start, new roots, revocations, and a crash at any moment."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agents.member.keyring import Keyring
+from agents.runtime.errors import StateError
+from agents.server.app import Server
+from agents.server.authority import OWN_KINDS, STANDBY_KEYS, found
+from agents.server.standby import Standby
+from pki import certificates, heads, keys, ledger
+from pki.certificates import NEVER, Kind
+from pki.entries import Rotate
+from pki.errors import RefusedError, UntrustedError
+from tests.support.clock import START, FakeClock
+from tests.support.components import Component
+from tests.support.files import Crash, Failure, MemoryFiles
+from tests.support.logs import logged
+from tests.support.servers import FQDN, config_in, enrolled, opened, prepared
+
+AUDIT = b"\x07" * 32
+WAYS = (Failure.BEFORE, Failure.MIDDLE, Failure.AFTER)
+"""How an atomic write can fail; a disk that lies is for the ledger's two generations."""
+
+Operation = Callable[[Server], Awaitable[None]]
+
+
+async def make_root(server: Server) -> None:
+    await server.new_root(AUDIT)
+
+
+async def revoke_first(server: Server) -> None:
+    if server.authority.chain.roots[0].key_id not in server.authority.chain.revoked:
+        server.revoke([server.authority.chain.roots[0].key_id], AUDIT)
+
+
+def copy(files: MemoryFiles) -> MemoryFiles:
+    other = MemoryFiles()
+    other.content, other.modes = dict(files.content), dict(files.modes)
+    return other
+
+
+def check_whole(server: Server) -> None:
+    """Keys agree with the ledger, and everything that is signed is signed by the current root."""
+    authority, chain = server.authority, server.authority.chain
+    current = chain.current_root.key_id
+    assert authority.can_sign
+    assert current in server.keyring.root_ids
+    last_two = {root.key_id for root in chain.roots[-2:]}
+    assert server.keyring.root_ids <= last_two - chain.revoked
+    standby = server.standby.load()
+    assert list(standby) == list(chain.state.next)
+    assert not standby.keys() & server.keyring.root_ids
+    for kind in OWN_KINDS:
+        assert server.member.certified(kind)
+    head = server.trust.latest_head()
+    assert head is not None
+    assert heads.parse_head(head).key_id == current
+
+
+# --- first start
+
+
+@pytest.mark.req("A1", "A2")
+async def test_a_first_start_makes_everything_and_asks_nothing(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        chain = server.authority.chain
+        check_whole(server)
+        assert [root.name for root in chain.roots] == [f"{FQDN} Root 0"]
+        assert certificates.read(chain.current_root.der).not_after == NEVER
+        assert chain.last.n == 0
+        assert len(server.standby.load()) == STANDBY_KEYS == 16
+        assert {held.kind for held in server.keyring.credentials} == set(OWN_KINDS)
+        assert all(held.root == chain.current_root.key_id for held in server.keyring.credentials)
+    names = {path.name for path in config_in(tmp_path).state.iterdir()}
+    assert {"pki.db", "pki.key", "standby.db"} <= names
+    assert "standby.key" not in names
+    assert (config_in(tmp_path).standby / "standby.key").exists()
+    for path in (*config_in(tmp_path).state.iterdir(), *config_in(tmp_path).standby.iterdir()):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        before = (
+            server.trust.state,
+            server.keyring.id,
+            [held.chain for held in server.keyring.credentials],
+            list(server.standby.load()),
+        )
+    async with prepared(tmp_path, clock=clock) as server:
+        assert before == (
+            server.trust.state,
+            server.keyring.id,
+            [held.chain for held in server.keyring.credentials],
+            list(server.standby.load()),
+        )
+
+
+@pytest.mark.req("A1")
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_first_start_that_was_cut_short_is_completed(tmp_path: Path, way: Failure) -> None:
+    whole = MemoryFiles()
+    (tmp_path / "whole").mkdir()
+    async with prepared(tmp_path / "whole", files=whole):
+        pass
+    assert whole.changes > 12
+    for change in range(1, whole.changes + 1):
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        files = MemoryFiles()
+        files.fail(change, way, crash=True)
+        with pytest.raises(Crash):
+            async with prepared(folder, files=files):
+                pass
+        founded = any(path.name.startswith("ledger.") for path in files.content)
+        ids = {id for path, id in files.content.items() if path.name.startswith("ledger.")}
+        async with prepared(folder, files=files) as server:
+            check_whole(server)
+            assert [root.name for root in server.authority.chain.roots] == [f"{FQDN} Root 0"]
+            if founded:  # what was on disk is what is followed
+                assert any(server.authority.chain.entries[0].encode() in data for data in ids)
+
+
+async def test_keys_without_the_ledger_found_no_second_deployment(tmp_path: Path) -> None:
+    files = MemoryFiles()
+    async with prepared(tmp_path, files=files) as server:
+        await server.new_root(AUDIT)
+    kept = copy(files)
+    for path in list(files.content):
+        if path.name.startswith("ledger"):
+            del files.content[path]
+    lost = dict(files.content)
+    with pytest.raises(StateError, match="ledger is missing"):
+        async with opened(tmp_path, files=files):
+            pass
+    assert files.content == lost
+    async with prepared(tmp_path, files=kept) as server:
+        check_whole(server)
+
+
+@pytest.mark.req("C4")
+async def test_a_ledger_without_its_keys_gets_no_new_ones(tmp_path: Path) -> None:
+    files = MemoryFiles()
+    async with prepared(tmp_path, files=files):
+        pass
+    state = config_in(tmp_path).state
+    for gone in (state / "pki.db", state / "pki.key"):
+        left = copy(files)
+        del left.content[gone]
+        before = dict(left.content)
+        with pytest.raises(StateError, match=gone.name):
+            async with opened(tmp_path, files=left):
+                pass
+        assert left.content == before
+
+
+def test_what_is_founded_twice_has_the_same_root() -> None:
+    files = MemoryFiles()
+    standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
+    first = found(Keyring(Path("/s/pki.db"), files), standby, fqdn="a.example", now=START)
+    again = found(Keyring(Path("/s/pki.db"), files), standby, fqdn="a.example", now=START)
+    assert first.current_root.key_id == again.current_root.key_id
+    assert first.state.next == again.state.next
+
+
+# --- crash matrix
+
+
+@pytest.mark.req("B11", "C8")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", [make_root, revoke_first])
+async def test_a_crash_at_any_moment_leaves_the_state_before_or_after(
+    tmp_path: Path, operation: Operation, way: Failure
+) -> None:
+    base, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=base, clock=clock) as server:
+        await make_root(server)
+        old = server.authority.chain
+    probe = copy(base)
+    async with prepared(tmp_path, files=probe, clock=clock) as server:
+        start = probe.changes
+        await operation(server)
+        count = probe.changes - start
+        assert server.authority.chain.last.n == old.last.n + 1
+    assert count >= 2
+    seen = set()
+    for change in range(1, count + 1):
+        files = copy(base)
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            files.fail(change, way, crash=True)
+            with pytest.raises(Crash):
+                await operation(server)
+        clock.move(timedelta(minutes=1))
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            check_whole(server)
+            chain = server.authority.chain
+            assert chain.begins_with(old)
+            seen.add(chain.last.n - old.last.n)
+            # It can be asked for again, and is then done.
+            await operation(server)
+            check_whole(server)
+            assert server.authority.chain.last.n > old.last.n
+    at_once = operation is revoke_first and way is Failure.AFTER  # its first write is the ledger
+    assert seen == ({1} if at_once else {0, 1})
+
+
+@pytest.mark.req("B11", "C8")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", [make_root, revoke_first])
+async def test_a_write_that_fails_leaves_a_server_that_can_try_again(
+    tmp_path: Path, operation: Operation, way: Failure
+) -> None:
+    base, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=base, clock=clock) as server:
+        await make_root(server)
+        old = server.authority.chain
+    probe = copy(base)
+    async with prepared(tmp_path, files=probe, clock=clock) as server:
+        start = probe.changes
+        await operation(server)
+        count = probe.changes - start
+    for change in range(1, count + 1):
+        files = copy(base)
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            files.fail(change, way)
+            with pytest.raises(StateError):
+                await operation(server)
+            server.authority.reconcile()
+            await operation(server)
+            server.authority.sign_head()
+            check_whole(server)
+            live = server.authority.chain
+            assert live.begins_with(old)
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            assert server.authority.chain == live
+            check_whole(server)
+
+
+@pytest.mark.req("C8")
+async def test_a_disk_that_lied_about_the_ledger_costs_no_more_than_the_last_entry(
+    tmp_path: Path,
+) -> None:
+    base, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=base, clock=clock) as server:
+        old = server.authority.chain
+    files = copy(base)
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        files.fail(3, Failure.TORN, crash=True)  # standby.db, pki.db, ledger
+        with pytest.raises(Crash):
+            await make_root(server)
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        assert server.authority.chain == old
+        check_whole(server)
+        await make_root(server)
+        check_whole(server)
+
+
+async def test_a_root_that_nobody_was_told_of_before_a_crash_is_announced_at_once(
+    tmp_path: Path,
+) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        files.fail(3, Failure.AFTER, crash=True)  # the ledger has it, and nothing else
+        with pytest.raises(Crash):
+            await make_root(server)
+    async with opened(tmp_path, files=files, clock=clock) as server:
+        assert len(server.authority.chain.roots) == 2
+        assert server.authority.head_due() <= clock.now()
+        await server.prepare()
+        check_whole(server)
+
+
+# --- new root
+
+
+@pytest.mark.req("A2", "B1", "B7")
+async def test_a_new_root_stands_beside_the_old_one_and_signs_from_then_on(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        for number in range(1, 4):
+            clock.move(timedelta(days=200))
+            await make_root(server)
+            chain = server.authority.chain
+            check_whole(server)
+            assert chain.current_root.name == f"{FQDN} Root {number}"
+            assert len(server.trust.roots) == number + 1  # older ones stay trusted
+            assert all(
+                held.root == chain.current_root.key_id for held in server.keyring.credentials
+            )
+            answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
+            assert certificates.read(answer.chain[-1]).key_id == chain.current_root.key_id  # type: ignore[union-attr]  # a refusal fails here
+        roots = server.authority.chain.roots
+        assert len({root.key_id for root in roots}) == 4
+        assert [root.name for root in roots] == [f"{FQDN} Root {n}" for n in range(4)]
+
+
+@pytest.mark.req("B11")
+async def test_the_private_halves_of_two_roots_at_most_are_kept(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        for _ in range(3):
+            await make_root(server)
+            held = server.keyring.root_ids
+            assert held == {root.key_id for root in server.authority.chain.roots[-2:]}
+
+
+@pytest.mark.req("B11")
+async def test_each_root_is_the_one_promised_sixteen_roots_before(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        promised = list(server.authority.chain.state.next)
+        for key_id in promised[:3]:
+            await make_root(server)
+            assert server.authority.chain.current_root.key_id == key_id
+        assert server.authority.chain.state.next[:13] == tuple(promised[3:])
+
+
+@pytest.mark.req("B11")
+async def test_who_steals_pki_db_can_name_no_successor(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        await make_root(server)
+        chain, keyring = server.authority.chain, server.keyring
+        stolen = {id: keyring.root(id) for id in keyring.root_ids}
+        assert not stolen.keys() & set(chain.state.next)
+        thief = keys.generate()
+        current = stolen[chain.current_root.key_id]
+        assert current is not None
+        root = certificates.make_root(thief, FQDN, len(chain.roots), START, 1 << 120)
+        with pytest.raises(UntrustedError, match="committed"):
+            ledger.make_rotate(
+                chain, root, current, thief, keys.key_id(keys.generate().public_key()), 0, AUDIT
+            )
+
+
+async def test_a_new_root_needs_its_standby_key_and_changes_nothing_without(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        before, held = server.authority.chain, server.keyring.root_ids
+        kept = server.standby.load()
+        del kept[before.state.next[0]]
+        server.standby.save(kept)
+        with pytest.raises(StateError, match=r"standby\.db"):
+            await make_root(server)
+        assert server.authority.chain == before
+        assert server.keyring.root_ids == held
+
+
+async def test_a_lost_standby_folder_does_not_stop_the_present_root(tmp_path: Path) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock):
+        pass
+    del files.content[config_in(tmp_path).standby / "standby.key"]
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            assert server.authority.can_sign
+            before = server.authority.chain
+            answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
+            assert type(answer).__name__ == "Issued"
+            with pytest.raises(StateError, match=r"standby\.key"):
+                await make_root(server)
+            assert server.authority.chain == before
+    assert "standby.unreadable" in {line["event"] for line in lines}
+
+
+# --- revocation
+
+
+@pytest.mark.req("B3")
+async def test_a_revocation_destroys_the_private_half_and_voids_the_root(tmp_path: Path) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        old = server.authority.chain.current_root
+        await make_root(server)
+        assert old.key_id in server.keyring.root_ids
+        revision = server.trust.revision
+        await revoke_first(server)
+        check_whole(server)
+        assert server.keyring.root_ids == {server.authority.chain.current_root.key_id}
+        assert old.key_id not in server.trust.trusted
+        assert old.der not in server.trust.roots
+        assert server.trust.revision > revision
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        assert server.keyring.root(old.key_id) is None
+        assert old.key_id not in server.trust.trusted
+
+
+async def test_the_current_root_cannot_be_revoked_even_by_its_own_key(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        await make_root(server)
+        before = server.trust.state
+        with pytest.raises(UntrustedError):
+            server.revoke([server.authority.chain.current_root.key_id], AUDIT)
+        assert server.trust.state == before
+        check_whole(server)
+
+
+# --- the current root's key
+
+
+@pytest.mark.req("B10")
+async def test_an_old_backup_of_the_keys_signs_nothing(tmp_path: Path) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    state = config_in(tmp_path).state
+    async with prepared(tmp_path, files=files, clock=clock):
+        pass
+    backup = files.content[state / "pki.db"]
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        await make_root(server)
+        await make_root(server)
+        chain = server.authority.chain
+        head = server.trust.latest_head()
+    files.content[state / "pki.db"] = backup
+    clock.move(timedelta(days=2))
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            assert not server.authority.can_sign
+            for operation in (make_root, revoke_first):
+                with pytest.raises(StateError, match=chain.current_root.key_id.hex()):
+                    await operation(server)
+            with pytest.raises(StateError):
+                server.authority.sign_head()
+            with pytest.raises(StateError):
+                server.authority.terms(Kind.HUB_TLS)
+            assert server.authority.chain == chain
+            assert server.trust.latest_head() == head
+    assert "root.key_missing" in {line["event"] for line in lines}
+
+
+def test_the_ledger_itself_refuses_another_key_than_the_current_root() -> None:
+    files = MemoryFiles()
+    keyring = Keyring(Path("/s/pki.db"), files)
+    standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
+    chain = found(keyring, standby, fqdn="a.example", now=START)
+    held = standby.load()
+    wrong, new = held[chain.state.next[1]], held[chain.state.next[0]]
+    root = certificates.make_root(new, "a.example", 1, START, 1 << 120)
+    more = keys.key_id(keys.generate().public_key())
+    with pytest.raises(RefusedError):
+        ledger.make_rotate(chain, root, wrong, new, more, 0, AUDIT)
+
+
+# --- heads
+
+
+async def test_heads_never_go_back_whatever_the_clock_does(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        times = []
+        for jump in (timedelta(), timedelta(hours=2), -timedelta(days=30), timedelta(seconds=1)):
+            clock.jump(jump)
+            times.append(heads.parse_head(server.authority.sign_head()).head.time)
+            assert heads.parse_head(server.trust.latest_head() or b"").head.time == times[-1]
+        await make_root(server)
+        held = server.trust.head(server.authority.slot)
+        assert held is not None
+        times.append(held.time)
+        assert times == sorted(set(times))
+
+
+async def test_a_head_is_due_an_hour_after_the_last(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        assert server.authority.head_due() == clock.now() + timedelta(hours=1)
+
+
+# --- issuing
+
+
+@pytest.mark.req("A5", "A9", "B7")
+async def test_the_client_ca_is_replaced_without_the_root(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        before = server.keyring.credential(Kind.CLIENT_CA)
+        entry = server.authority.chain.last
+        await server.certify(Kind.CLIENT_CA, "test")
+        after = server.keyring.credential(Kind.CLIENT_CA)
+        assert before is not None
+        assert after is not None
+        assert before.leaf.key_id != after.leaf.key_id
+        assert server.authority.chain.last == entry
+        answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
+        assert certificates.read(answer.chain[1]).key_id == after.leaf.key_id  # type: ignore[union-attr]  # a refusal fails here
+
+
+@pytest.mark.req("A13")
+async def test_a_client_ca_too_short_for_a_new_validity_is_replaced_before_it_signs(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        before = server.keyring.credential(Kind.CLIENT_CA)
+        assert before is not None
+        await server.settings.set(
+            "pki_client_tls_key_duration_days", "300", actor="test", at=clock.now()
+        )
+        answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
+        assert type(answer).__name__ == "Issued"
+        leaf, ca = (certificates.read(der) for der in answer.chain[:2])  # type: ignore[union-attr]  # a refusal fails here
+        assert ca.key_id != before.leaf.key_id
+        assert leaf.not_after - clock.now() == timedelta(days=300)
+        assert ca.not_after >= leaf.not_after
+
+
+async def test_own_issues_are_on_record_before_they_are_in_use(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        before = server.keyring.credential(Kind.SERVER_TLS)
+        server.store.close()
+        with pytest.raises(Exception, match="closed"):
+            await server.authority.certify(Kind.SERVER_TLS, "test")
+        assert server.keyring.credential(Kind.SERVER_TLS) == before
+
+
+def test_an_audit_hash_is_in_its_entry() -> None:
+    files = MemoryFiles()
+    keyring = Keyring(Path("/s/pki.db"), files)
+    standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
+    chain = found(keyring, standby, fqdn="a.example", now=START)
+    body = chain.entries[0].parse()
+    assert body.audit == bytes(32)
+    assert not isinstance(body.payload, Rotate)
