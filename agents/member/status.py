@@ -16,6 +16,7 @@ from agents.member.keyring import Credential
 from agents.member.member import Member
 from agents.runtime.channel import Channel
 from pki import certificates
+from pki.keys import key_id
 
 __all__ = ["STATUS", "Status", "credential_row", "link_row"]
 
@@ -55,6 +56,7 @@ class Status:
         return {
             "role": member.role.value,
             "id": member.id.hex(),
+            "identity": key_id(member.keyring.identity_spki).hex(),
             "pid": os.getpid(),
             "time": member.clock.now().isoformat(),
             "deployment": trust.deployment.hex(),
