@@ -12,7 +12,7 @@ from functools import cache
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from pki import certificates, encoding, entries, heads, keys, ledger, statements
+from pki import certificates, encoding, entries, heads, keys, ledger
 from pki.keys import KeyId
 from pki.ledger import Chain
 
@@ -92,22 +92,28 @@ def genesis(deployment: bytes = DEPLOYMENT) -> Chain:
     return ledger.make_genesis(root(0, 0), key(0), following, deployment, 1_000, AUDIT)
 
 
+@cache
+def _numbers() -> dict[KeyId, int]:
+    return {kid(number): number for number in [*range(256), *range(ALIEN, ALIEN + 16)]}
+
+
+def number_of(key_id: KeyId) -> int:
+    """The number of a key."""
+    return _numbers()[key_id]
+
+
 def rotate(chain: Chain, *, more: int | None = None) -> Chain:
     """The honest next root; or, with another `more`, what its two signers could have written."""
     place = len(chain.roots)
     further = place + entries.DEPTH if more is None else more
-    numbers = {keys.key_id(key(n).public_key()): n for n in [*range(64), *ALIENS]}
-    new, current = numbers[chain.state.next[0]], numbers[chain.current_root.key_id]
+    new, current = number_of(chain.state.next[0]), number_of(chain.current_root.key_id)
     return ledger.make_rotate(
         chain, root(new, place), key(current), key(new), kid(further), 1_000 + place, AUDIT
     )
 
 
-ALIENS = range(ALIEN, ALIEN + 16)
-
-
 def revoke(chain: Chain, *numbers: int) -> Chain:
-    current = next(n for n in [*range(64), *ALIENS] if kid(n) == chain.current_root.key_id)
+    current = number_of(chain.current_root.key_id)
     return ledger.make_revoke(chain, kids(numbers), key(current), 2_000, AUDIT)
 
 
@@ -184,9 +190,3 @@ def twin(signature: bytes) -> bytes:
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     r, s = utils.decode_dss_signature(signature)
     return utils.encode_dss_signature(r, order - s)
-
-
-def resign(data: bytes, domain: statements.Domain, signer: int, body: list[object]) -> bytes:
-    """A statement of another body by whomever; `data` is the genuine one, for its form."""
-    assert data
-    return statements.make_statement(key(signer), domain, encoding.pack(body))
