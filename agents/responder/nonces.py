@@ -29,6 +29,9 @@ class Nonces:
         self._random = random
         self._given: OrderedDict[bytes, tuple[float, bytes, str]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._given)
+
     def give(self, spki: bytes, kind: str) -> bytes:
         """A fresh nonce for one request of this identity key."""
         now = self._clock.monotonic()
@@ -42,5 +45,8 @@ class Nonces:
 
     def spend(self, nonce: bytes, spki: bytes, kind: str) -> bool:
         """Use a nonce up; False if it was never given to this key for this kind, or is old."""
-        until, owner, asked = self._given.pop(nonce, (0.0, b"", ""))
+        held = self._given.pop(nonce, None)
+        if held is None:
+            return False
+        until, owner, asked = held
         return until >= self._clock.monotonic() and owner == spki and asked == kind
