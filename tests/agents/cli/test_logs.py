@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agents.cli.logs import Query, Tail, merge, parse
+from agents.cli.logs import Line, Query, Tail, merge, parse
 from tests.agents.cli.programs import call
 
 PROGRAM = [sys.executable, "-m", "agents.cli.main"]
@@ -230,6 +233,38 @@ def test_a_line_without_end_is_read_of_a_file_that_does_not_grow(
     assert list(tail.lines()) == []
     assert len(list(tail.last())) == 1
     assert len(call("logs", str(path)).out.splitlines()) == 1
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n\r")), max_size=8), st.data())
+def test_any_split_of_a_growing_file_gives_the_same_lines(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("split") / "x.log"
+    whole = "".join(f"{text}\n" for text in texts).encode("utf-8", "surrogatepass")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    found: list[Line] = []
+    tail = Tail(path)
+    path.touch()
+    with path.open("ab") as file:
+        for start, end in pairwise([0, *cuts, len(whole)]):
+            file.write(whole[start:end])
+            file.flush()
+            found += tail.lines()
+    tail.close()
+    assert [one.text for one in found] == [
+        line.decode("utf-8", "backslashreplace") for line in whole.split(b"\n")[:-1]
+    ]
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from([h.encode() for h in HOSTILE])))
+def test_any_bytes_are_rendered_as_what_prints(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "x.log"
+    path.write_bytes(b"\n".join(lines))
+    ended = call("logs", str(path))
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.replace("\n", "").isprintable()
 
 
 @pytest.mark.sockets

@@ -4,8 +4,12 @@ A transcript is a text in `transcripts/`: `$ anchorline WORDS`, then what standa
 then standard error with `! ` before each line, then `= ` and the exit code where it is not 0.
 """
 
+import asyncio
 import contextlib
+import json
 import shlex
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,9 +174,6 @@ def test_what_a_client_says_of_itself_moves_no_cursor(api: Path) -> None:
 
 @pytest.mark.sockets
 def test_json_is_what_the_api_says(api: Path, operations: FakeOperations) -> None:
-    import asyncio
-    import json
-
     rows = asyncio.run(operations.roots())
     for words in (("--json", "root", "list"), ("root", "list", "--json")):
         assert json.loads(call(*words, socket=api).out) == rows
@@ -207,6 +208,54 @@ def test_a_fault_of_the_server_is_told_without_its_inside(
 
 
 # --- without a server
+
+
+def test_a_socket_of_somebody_else_is_refused_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def deny(_connection: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("agents.cli.client._Connection.connect", deny)
+    ended = call("status", socket=tmp_path / "server.sock")
+    assert (ended.code, ended.out) == (3, "")
+    assert "permission denied" in ended.err
+    assert "run this as root or as the user of the server" in ended.err
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{",
+        b"HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\n[]",
+        b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy",
+    ],
+    ids=["nothing", "ssh", "no json", "cut", "no error", "busy"],
+)
+def test_something_else_at_the_socket_is_an_error(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "server.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.settimeout(30)
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        ended = call("root", "list", socket=path)
+        thread.join()
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("anchorline: error: ")
+    assert "internal error" not in ended.err
 
 
 def test_no_server_is_an_error_with_a_hint(tmp_path: Path) -> None:

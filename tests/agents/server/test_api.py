@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
 from agents.runtime import logs
@@ -521,6 +524,56 @@ def test_what_an_exception_says_is_not_answered(
     assert SECRET not in json.dumps(answer)
     (line,) = [r for r in records if r["event"] == "api.failed"]
     assert (line["method"], line["path"], line["actor"]) == ("GET", "/v1/status", ME)
+
+
+FIELDS = st.sampled_from(["reason", "key_in_doubt", "confirmed", "force"])
+# Names and values as a hostile program would choose them, and what is good among them.
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(JSON)
+def test_a_body_is_known_or_refused(body: Any) -> None:  # noqa: ANN401 - JSON
+    operations = FakeOperations()
+    status, answer = asyncio.run(directly(operations, f"/v1/roots/{OLD}/revoke", body))
+    known = isinstance(body, dict) and set(body) <= {"reason", "key_in_doubt", "confirmed"}
+    if status == 200:
+        assert known
+        assert operations.calls == [
+            ("root_revoke", ME, OLD, body.get("key_in_doubt", False), body["reason"], ANY)
+        ]
+        assert type(operations.calls[0][3]) is bool
+    else:
+        code, text = refused(answer)
+        assert (status, code) in ((400, "bad-input"), (409, "reason"))
+        assert text.isprintable()
+        assert operations.revoked == []
+
+
+async def directly(operations: FakeOperations, path: str, body: object) -> tuple[int, Any]:
+    """Ask the application itself, without a socket."""
+    sent: list[Message] = []
+    me = Credentials(os.getpid(), os.geteuid(), os.getegid())
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+        "state": {"credentials": me},
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await make_app(operations)(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
 
 
 # --- the socket
