@@ -89,9 +89,7 @@ class Server:
         files: where keys and ledger lie.
     """
 
-    def __init__(
-        self, config: Config, clock: Clock, store: Store, *, files: Files = DISK
-    ) -> None:
+    def __init__(self, config: Config, clock: Clock, store: Store, *, files: Files = DISK) -> None:
         self.config = config
         self.clock = clock
         self.store = store
@@ -182,7 +180,7 @@ class Server:
 
     async def serve(self, stop: Stop, stack: AsyncExitStack) -> None:
         """Open the doors, work, and close them when asked."""
-        from agents.server.api.serve import serve
+        from agents.server.api.serve import listening
 
         listen = self.config.listen
         self.listener = await Listener.start(
@@ -207,12 +205,12 @@ class Server:
             more=lambda: {"listen": f"{listen.host}:{self.listener.port if self.listener else 0}"},
         )
         operations = ServerOperations(self)
-        async with asyncio.TaskGroup() as group:
+        # Ready means that administrators are answered too: whoever waits for it asks next.
+        async with listening(operations, self.config.socket), asyncio.TaskGroup() as group:
             loops = [
                 group.create_task(self.links.watch()),
                 group.create_task(self._heads()),
                 group.create_task(status.run()),
-                group.create_task(serve(operations, self.config.socket, stop)),
                 *(group.create_task(renewal.run()) for renewal in self.renewals.values()),
             ]
             self.settings.changed.append(self._settings_changed)

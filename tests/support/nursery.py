@@ -1,0 +1,237 @@
+"""The program `anchorline` as processes of their own, forked from one with warm imports.
+
+A server's imports take 1.7 s of processor time; a fork takes 10 ms. Everything after the imports
+is the real thing: `agents.cli.main.main` with words, two streams and an exit code.
+
+    test ──SOCK_SEQPACKET──► nursery ──fork──► anchorline server run --config ...
+         words, descriptors          answer: pid; later, pid and how it ended
+
+The nursery ends what is left, and itself, when the test process is gone, however it went.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+__all__ = ["Nursery", "Process"]
+
+MAX_PACKET: Final = 64 * 1024
+PATIENCE: Final = 60.0
+"""Seconds after which a test that waits for a process has failed."""
+
+WARM: Final = (
+    "agents.cli.approvals",
+    "agents.cli.bundle",
+    "agents.cli.clients",
+    "agents.cli.health",
+    "agents.cli.main",
+    "agents.cli.pki",
+    "agents.cli.roles",
+    "agents.cli.root",
+    "agents.cli.rotation",
+    "agents.cli.settings",
+    "agents.cli.status",
+    "agents.client.app",
+    "agents.hub.app",
+    "agents.runtime.lifecycle",
+    "agents.server.api.app",
+    "agents.server.api.serve",
+    "agents.server.app",
+    "agents.zone_server.app",
+)
+"""Imported once, for whatever will be run."""
+
+
+class Process:
+    """One program that was started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._ended = threading.Event()
+        self._code: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._ended.is_set()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; one that has ended gets none."""
+        if self.running:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Wait for its end; returns its exit code, or minus the signal that ended it."""
+        assert self._ended.wait(PATIENCE), f"process {self.pid} has not ended"
+        assert self._code is not None
+        return self._code
+
+    def end(self, code: int) -> None:
+        """The nursery says that it has ended."""
+        self._code = code
+        self._ended.set()
+
+
+class Nursery:
+    """Starts programs. May be used by several threads."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._program = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.nursery", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._socket = ours
+        self._lock = threading.Lock()
+        self._known = threading.Condition()
+        self._started: dict[int, Process] = {}
+        self._processes: dict[int, Process] = {}
+        self._number = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(
+        self,
+        words: Sequence[str],
+        *,
+        out: int,
+        err: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Run `anchorline` with these words; the descriptors are its output."""
+        with self._known:
+            self._number += 1
+            number = self._number
+        request = {"number": number, "words": list(words), "environment": dict(environment or {})}
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [out, err])
+        with self._known:
+            assert self._known.wait_for(lambda: number in self._started, PATIENCE)
+            return self._started.pop(number)
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        with self._known:
+            left = list(self._processes.values())
+        for process in left:
+            process.signal(signal.SIGKILL)
+        for process in left:
+            process.wait()
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._program.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        self._socket.close()
+
+    def _read(self) -> None:
+        while data := self._receive():
+            message = json.loads(data)
+            pid = message["pid"]
+            with self._known:
+                if "number" in message:
+                    process = self._processes[pid] = Process(pid)
+                    self._started[message["number"]] = process
+                    self._known.notify_all()
+                else:
+                    self._processes.pop(pid).end(message["code"])
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(MAX_PACKET)
+        except OSError:
+            return b""
+
+
+def _nurse(sock: socket.socket) -> None:
+    """Fork on request and tell of ends, until the test process is gone."""
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    children: set[int] = set()
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    try:
+        while True:
+            ready = dict(poll.poll())
+            if wake in ready:
+                with suppress(BlockingIOError):
+                    os.read(wake, 4096)
+                _tell_ended(sock, children)
+            if sock.fileno() in ready:
+                data, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, 2)
+                if not data:
+                    return
+                children.add(_fork(sock, json.loads(data), fds, (wake, woken)))
+    except (BrokenPipeError, ConnectionError):
+        return
+    finally:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _fork(
+    sock: socket.socket, request: Mapping[str, Any], fds: list[int], pipe: tuple[int, int]
+) -> int:
+    out, err = fds
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sock.close()
+            for fd in pipe:
+                os.close(fd)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            os.environ.update(request["environment"])
+            code = _program(request["words"])
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    for fd in fds:
+        os.close(fd)
+    sock.send(json.dumps({"number": request["number"], "pid": pid}).encode())
+    return pid
+
+
+def _program(words: list[str]) -> int:
+    from agents.cli.main import main
+
+    sys.argv = ["anchorline", *words]
+    return main()
+
+
+def _tell_ended(sock: socket.socket, children: set[int]) -> None:
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        children.discard(pid)
+        code = os.waitstatus_to_exitcode(status)
+        sock.send(json.dumps({"pid": pid, "code": code}).encode())
+
+
+if __name__ == "__main__":
+    import importlib
+
+    for name in WARM:
+        importlib.import_module(name)
+    _nurse(socket.socket(fileno=int(sys.argv[1])))
