@@ -19,9 +19,9 @@ def lab(
     terminal: Terminal, clients: int, speed: float | None, show: bool, keep: bool, separate: bool
 ) -> None:
     """Run a whole deployment on this machine, in stepped time, and check what it does."""
-    from agents.lab import main
+    from agents.lab.main import Options, run
 
-    options = main.Options(
+    options = Options(
         clients=clients,
         speed=speed,
         show=show,
@@ -29,7 +29,7 @@ def lab(
         json=terminal.json,
         separate=separate,
     )
-    terminal.code = main.run(options)
+    terminal.code = run(options)
 
 
 @click.command("lab-node", context_settings={"ignore_unknown_options": True}, hidden=True)
@@ -37,6 +37,6 @@ def lab(
 @pass_terminal
 def lab_node(terminal: Terminal, words: tuple[str, ...]) -> None:
     """Run one component of a lab; started by `anchorline lab --exec` only."""
-    from agents.lab import node
+    from agents.lab.node import main
 
-    terminal.code = node.main(list(words))
+    terminal.code = main(list(words))
