@@ -41,9 +41,10 @@ class Links:
         return len(self._links)
 
     def add(self, channel: Channel) -> None:
-        """Watch over this link until it ends."""
+        """Watch over this link until it ends; at once, if trust changed while it was made."""
         self._links[channel] = self._trust.revision
         channel.on_closed.add_done_callback(lambda _: self._end(channel))
+        self._close_if_uncovered(channel)
 
     def _end(self, channel: Channel) -> None:
         self._links.pop(channel, None)
@@ -75,12 +76,15 @@ class Links:
 
     def _close_uncovered(self) -> None:
         for channel in self:
-            peer = channel.peer
-            if peer is None:
-                continue
-            shown = {peer.leaf.key_id, peer.ca}
-            if peer.root not in self._trust.trusted or shown & self._trust.denied:
-                channel.close(CloseCode.REVOKED, "the chain of this link is no longer trusted")
+            self._close_if_uncovered(channel)
+
+    def _close_if_uncovered(self, channel: Channel) -> None:
+        peer = channel.peer
+        if peer is None:
+            return
+        shown = {peer.leaf.key_id, peer.ca}
+        if peer.root not in self._trust.trusted or shown & self._trust.denied:
+            channel.close(CloseCode.REVOKED, "the chain of this link is no longer trusted")
 
     def _spare_the_rest(self, revision: int) -> None:
         old = [channel for channel, made in self._links.items() if made < revision]

@@ -125,6 +125,9 @@ class FakeChannel:
     async def closed(self) -> Closed:
         return await asyncio.shield(self.on_closed)
 
+    async def gone(self) -> None:
+        await asyncio.shield(self.on_closed)
+
     async def drain(self, within: float = 10.0) -> None:
         await asyncio.sleep(0)
 

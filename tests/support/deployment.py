@@ -258,9 +258,14 @@ class Deployment:
 
     def peer_of(self, chain: Collection[bytes]) -> Peer:
         """Who shows this chain."""
+        above = certificates.read(tuple(chain)[1]).name
         return check_peer(
             tuple(chain),
-            Expectation(roles=frozenset(Role), deployment=self.id),
+            Expectation(
+                roles=frozenset(Role),
+                deployment=self.id,
+                client_ca_of=None if above is None else above.id,
+            ),
             roots=frozenset(certificates.read(root).key_id for root in self.roots),
             denied=frozenset(),
             now=self.now,

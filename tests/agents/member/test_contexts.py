@@ -1,0 +1,61 @@
+"""TLS contexts: one a state of trust and credential."""
+
+import pytest
+
+from pki.certificates import Kind
+from pki.names import Role
+from tests.support.deployment import Deployment
+
+
+def test_the_same_until_something_changes() -> None:
+    site = Deployment()
+    member = site.member(Role.CLIENT)
+    site.certify(member.keyring, Kind.CLIENT_TLS)
+    contexts = member.contexts
+    for make in (contexts.server, contexts.member, contexts.enrolment, contexts.discovery):
+        assert make() is make()
+
+
+def test_new_ones_after_a_change_of_trust() -> None:
+    site = Deployment()
+    member = site.member(Role.CLIENT)
+    site.certify(member.keyring, Kind.CLIENT_TLS)
+    before = member.contexts.member()
+    site.rotate()
+    site.teach(member.trust)
+    assert member.contexts.member() is not before
+
+
+def test_new_ones_for_a_new_certificate() -> None:
+    site = Deployment()
+    member = site.member(Role.CLIENT)
+    site.certify(member.keyring, Kind.CLIENT_TLS)
+    before = member.contexts.server()
+    site.certify(member.keyring, Kind.CLIENT_TLS)
+    assert member.contexts.server() is not before
+
+
+def test_the_same_after_a_head_that_changes_no_trust() -> None:
+    site = Deployment()
+    member = site.member(Role.CLIENT)
+    before = member.contexts.enrolment()
+    site.deny()
+    site.teach(member.trust)
+    assert member.contexts.enrolment() is before
+
+
+def test_no_server_without_a_certificate() -> None:
+    with pytest.raises(LookupError):
+        Deployment().member(Role.SERVER).contexts.server()
+
+
+def test_no_certificate_is_shown_that_ended_at_a_revoked_root() -> None:
+    site = Deployment()
+    member = site.member(Role.SERVER)
+    site.certify(member.keyring, Kind.SERVER_TLS)
+    member.contexts.server()
+    site.rotate()
+    site.revoke(0)
+    site.teach(member.trust)
+    with pytest.raises(LookupError):
+        member.contexts.server()

@@ -1,0 +1,174 @@
+"""Open links after a change of trust (rule 17): which end at once, which a minute later."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from agents.member.links import REMAKE_WITHIN, Links
+from agents.member.member import Member
+from pki.names import Role
+from protocol.codes import CloseCode
+from tests.support.channels import FakeChannel
+from tests.support.clock import settle
+from tests.support.deployment import Deployment
+
+
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """A loop whose time the test moves."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def stepped(test: Callable[[SteppedLoop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        loop = SteppedLoop()
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(test(loop))
+
+    run.__name__ = test.__name__
+    return run
+
+
+class Case:
+    def __init__(self) -> None:
+        self.site = Deployment()
+        self.member: Member = self.site.member(Role.SERVER)
+        self.links = Links(self.member.trust)
+        self.watching = asyncio.ensure_future(self.links.watch())
+
+    def link(self, role: Role = Role.CLIENT, *, root: int = -1) -> FakeChannel:
+        channel = FakeChannel(peer=self.site.peer(role, root=root))
+        self.links.add(channel.channel)
+        return channel
+
+    async def teach(self) -> None:
+        self.site.teach(self.member.trust)
+        await settle()
+
+
+async def pass_time(loop: SteppedLoop, seconds: float) -> None:
+    loop.ahead += seconds
+    await settle()
+
+
+@pytest.mark.req("B4")
+@stepped
+async def test_a_link_under_a_revoked_root_ends_at_once(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    case.site.rotate()
+    await case.teach()
+    old, new = case.link(root=0), case.link(root=1)
+    case.site.revoke(0)
+    await case.teach()
+    assert old.code is CloseCode.REVOKED
+    assert new.is_open
+
+
+@pytest.mark.req("B4")
+@stepped
+async def test_a_link_that_opens_after_its_root_was_revoked_ends_at_once(
+    loop: SteppedLoop,
+) -> None:
+    case = Case()
+    await settle()
+    case.site.rotate()
+    case.site.revoke(0)
+    await case.teach()
+    late = case.link(root=0)
+    assert late.code is CloseCode.REVOKED
+    assert case.link(root=1).is_open
+
+
+@pytest.mark.req("I2")
+@stepped
+async def test_a_link_of_a_denied_key_ends_at_once(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    denied, other = case.link(Role.HUB), case.link(Role.HUB)
+    assert denied.peer is not None
+    case.site.deny(denied.peer.leaf.key_id)
+    await case.teach()
+    assert denied.code is CloseCode.REVOKED
+    assert other.is_open
+
+
+@stepped
+async def test_a_link_below_a_denied_client_ca_ends_at_once(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    denied, other = case.link(), case.link()
+    assert denied.peer is not None
+    assert denied.peer.ca is not None
+    case.site.deny(denied.peer.ca)
+    await case.teach()
+    assert denied.code is CloseCode.REVOKED
+    assert other.is_open
+
+
+@pytest.mark.req("B9")
+@stepped
+async def test_other_links_have_a_minute_to_be_made_again(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    old = case.link()
+    case.site.rotate()
+    await case.teach()
+    remade = case.link()
+    await pass_time(loop, REMAKE_WITHIN - 5)
+    assert old.is_open
+    await pass_time(loop, 6)
+    assert old.code is CloseCode.TRUST_CHANGED
+    assert remade.is_open
+
+
+@stepped
+async def test_a_head_that_changes_no_trust_ends_nothing(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    link = case.link()
+    case.site.deny()
+    await case.teach()
+    await pass_time(loop, 2 * REMAKE_WITHIN)
+    assert link.is_open
+
+
+@stepped
+async def test_a_link_that_proves_nobody_has_a_minute_too(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    stranger = FakeChannel()
+    case.links.add(stranger.channel)
+    case.site.rotate()
+    case.site.revoke(0)
+    await case.teach()
+    assert stranger.is_open
+    await pass_time(loop, REMAKE_WITHIN + 1)
+    assert stranger.code is CloseCode.TRUST_CHANGED
+
+
+@stepped
+async def test_links_are_found_by_role_and_id_while_they_are_open(loop: SteppedLoop) -> None:
+    case = Case()
+    hub, client = case.link(Role.HUB), case.link()
+    assert case.links.find(Role.HUB) == [hub.channel]
+    assert hub.peer is not None
+    assert len(case.links.of(hub.peer.name.id)) == 2  # the site gives both the same id
+    hub.lose()
+    await settle()
+    assert case.links.find(Role.HUB) == []
+    assert list(case.links) == [client.channel]
+    assert len(case.links) == 1
+
+
+@stepped
+async def test_at_the_end_of_a_program_every_link_is_told(loop: SteppedLoop) -> None:
+    case = Case()
+    links = [case.link(), case.link(Role.HUB)]
+    await case.links.close()
+    assert [link.code for link in links] == [CloseCode.GOING_AWAY] * 2
