@@ -8,7 +8,13 @@ __all__ = ["lab", "lab_node"]
 
 
 @click.command()
-@click.option("--clients", type=click.IntRange(4, 300), default=12, show_default=True)
+@click.option(
+    "--clients",
+    type=click.IntRange(4, 300),
+    default=12,
+    show_default=True,
+    help="How many clients.",
+)
 @click.option("--speed", type=click.FloatRange(min=1), help="Cap of the rate of time.")
 @click.option("--show", is_flag=True, help="Walk slowly through what is worth watching.")
 @click.option("--keep", is_flag=True, help="Leave it running, and say how to look at it.")
@@ -18,7 +24,11 @@ __all__ = ["lab", "lab_node"]
 def lab(
     terminal: Terminal, clients: int, speed: float | None, show: bool, keep: bool, separate: bool
 ) -> None:
-    """Run a whole deployment on this machine, in stepped time, and check what it does."""
+    """Run a whole deployment on this machine.
+
+    Time is stepped: it leaps where nothing is due and stands where something is. The lab asks what
+    an operator would ask, and believes only what it sees from outside.
+    """
     from agents.lab.main import Options, run
 
     options = Options(

@@ -77,7 +77,7 @@ def test_help_loads_next_to_nothing() -> None:
     assert not names & {"sqlalchemy", "starlette", "uvicorn", "cryptography", "OpenSSL", "uvloop"}
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"lab", "lab-node"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"lab-node"}))
 def test_each_command_is_where_the_table_says_and_says_the_same(name: str) -> None:
     context = click.Context(cli)
     command = cli.get_command(context, name)
@@ -136,7 +136,7 @@ def test_a_quoted_help_that_is_out_of_date_is_noticed(capsys: pytest.CaptureFixt
     assert text != help_of(words, capsys)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"lab", "lab-node"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"lab-node"}))
 def test_every_command_has_help_and_every_option_explains_itself(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
