@@ -13,7 +13,7 @@ __all__ = ["lab", "lab_node"]
     type=click.IntRange(4, 300),
     default=12,
     show_default=True,
-    help="How many clients.",
+    help="How many.",
 )
 @click.option("--speed", type=click.FloatRange(min=1), help="Cap of the rate of time.")
 @click.option("--show", is_flag=True, help="Walk slowly through what is worth watching.")
