@@ -123,7 +123,7 @@ class Following:
             # What was announced has proven itself: the limit is for what does not.
             self._pulled.pop(channel, None)
         verdict = self._trust.take_head(notice.head, source=channel.name)
-        if verdict in (Verdict.COUNTED, Verdict.SAME):
+        if verdict is Verdict.COUNTED:  # where the answer brought it, it is on its way already
             self._pass_on(channel, notice)
 
     def _may_pull(self, channel: Channel) -> bool:
