@@ -8,6 +8,7 @@ from agents.member.options import (
     fingerprint_option,
     log_level_option,
     log_option,
+    not_empty,
     state_option,
 )
 from agents.runtime.config import DEFAULT_PORT, REQUIRED, HostPort, option
@@ -23,6 +24,7 @@ class Config:
         REQUIRED,
         "Servers or zone servers to report to (ServerNameList), tried in turn.",
         example=["server.example:14172"],
+        check=not_empty,
     )
     listen: HostPort = option(
         HostPort("0.0.0.0", DEFAULT_PORT),  # noqa: S104

@@ -8,6 +8,7 @@ from agents.member.options import (
     fingerprint_option,
     log_level_option,
     log_option,
+    not_empty,
     state_option,
 )
 from agents.runtime.config import REQUIRED, HostPort, option
@@ -21,7 +22,10 @@ class Config:
 
     server: HostPort = option(REQUIRED, "The server to report to.", example="server.example:14172")
     zone_servers: list[HostPort] = option(
-        REQUIRED, "The hub ports of the zone servers.", example=["zone.example:14173"]
+        REQUIRED,
+        "The hub ports of the zone servers.",
+        example=["zone.example:14173"],
+        check=not_empty,
     )
     state: Path = state_option("hub")
     bundle: Path = bundle_option()

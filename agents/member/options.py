@@ -1,5 +1,6 @@
 """Options that every component but the server has in its configuration."""
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ __all__ = [
     "fingerprint_option",
     "log_level_option",
     "log_option",
+    "not_empty",
     "state_option",
 ]
 
@@ -43,3 +45,8 @@ def log_option() -> Any:  # noqa: ANN401
 def log_level_option() -> Any:  # noqa: ANN401
     """How much is logged."""
     return option("info", "debug, info, warning or error.")
+
+
+def not_empty(value: Sized) -> str | None:
+    """A check for lists that mean nothing when they are empty."""
+    return None if value else "expected at least one"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agents.member.keyring import Keyring
-from agents.member.member import LEDGER, MemberState, open_state
+from agents.member.member import LEDGER, MemberState, open_bundle_file, open_state
 from agents.member.trust import Trust
 from agents.runtime import logs
 from agents.runtime.clock import Clock
@@ -41,6 +41,9 @@ def opened(
                 f"{keys} is missing, and there is a ledger that it belongs to",
                 hint="restore it from a backup, or start over with an empty state directory",
             )
+        if not Trust.exists(folder / LEDGER, DISK):
+            # Before a key is made: a bundle that is refused leaves no trace (D5).
+            open_bundle_file(bundle, files=DISK, expect=expect)
         # Keys before the ledger: a crash between the two must not leave a ledger without keys.
         keyring = Keyring(keys, DISK)
         logs.identify(keyring.id.hex())
