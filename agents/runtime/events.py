@@ -98,6 +98,13 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "trace",
             "type",
         ),
+        "api.failed": Event(
+            "A request to the administration API failed because of a fault of ours.",
+            *("actor", "method", "path"),
+        ),
+        "api.refused": Event(
+            "A user of this machine who may not administer the server has tried to.", "uid"
+        ),
         "approval.decided": Event(
             "An administrator has approved, denied or revoked a hub or zone server.",
             "actor",
