@@ -39,7 +39,9 @@ def fingerprint_option() -> Any:  # noqa: ANN401
 
 def log_option() -> Any:  # noqa: ANN401
     """Where log lines go."""
-    return option(None, "Log file; without one, standard error.")
+    return option(
+        None, "Log file; without one, standard error.", example="/var/log/anchorline/anchorline.log"
+    )
 
 
 def log_level_option() -> Any:  # noqa: ANN401
