@@ -3,9 +3,10 @@
 A request is answered in this order, and a failure anywhere answers REFUSED and changes nothing:
 
 1. room       no more requests at work than `MAX_AT_WORK`, or "retry after" (E6).
-2. kind       one that this responder signs, for a sender of that role.
+2. kind       one that this responder signs.
 3. nonce      ours, for this identity key and kind, unspent, younger than a minute.
-4. identity   the identity key signed exactly this request, on this very link (B15).
+4. identity   the identity key signed exactly this request, on this very link (B15); where the
+              link proves somebody, it is he who asks, in his own role.
 5. admission  what the kind asks for: nothing for a client, an approval for hub and zone server.
 6. request    a P-256 key whose holder signed the request (A7), nothing else in it.
 7. issue      under the constraints of `pki.issuance`, never beyond the issuer's end (A13).
@@ -44,6 +45,16 @@ ASSUMED_CAPACITY = 200.0
 MEASURED_FROM = 20
 RETRY_AFTER = 2.0
 """Seconds that a request is asked to wait when there is no room."""
+
+APPROVED_ROLES: Mapping[Kind, Role] = {
+    Kind.HUB_TLS: Role.HUB,
+    Kind.ZONE_SERVER_TLS: Role.ZONE_SERVER,
+    Kind.CLIENT_CA: Role.ZONE_SERVER,
+}
+"""The kinds that an administrator has to approve, and the role that may ask for each."""
+
+ROLES: Mapping[Kind, Role] = {Kind.CLIENT_TLS: Role.CLIENT, **APPROVED_ROLES}
+"""The role that may ask for each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +183,8 @@ class Enrolment:
         component = self._proven(message, binding)
         if binding.peer is not None and binding.peer.id != component:
             return Refused(reason="identity", text="the link is another component's")
+        if binding.peer is not None and binding.peer.role is not ROLES[kind]:
+            return Refused(reason="role", text=f"a {binding.peer.role} gets no {kind}")
         applicant = Applicant(kind, component, message.spki, message.host, binding.address)
         held_up = await signing.admit(applicant)
         if held_up is not None:
@@ -254,11 +267,3 @@ def _fingerprint(spki: bytes) -> str:
         return keys.key_id(spki).hex()
     except PKIError:
         return "-"
-
-
-APPROVED_ROLES: Mapping[Kind, Role] = {
-    Kind.HUB_TLS: Role.HUB,
-    Kind.ZONE_SERVER_TLS: Role.ZONE_SERVER,
-    Kind.CLIENT_CA: Role.ZONE_SERVER,
-}
-"""The kinds that an administrator has to approve, and the role that may ask for each."""
