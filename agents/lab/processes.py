@@ -97,8 +97,9 @@ class Nursery:
         theirs.close()
         self.socket = ours
 
-    def reap(self) -> None:
-        """Wait for its end, after the socket is closed."""
+    def close(self) -> None:
+        """Let it end, with whatever still runs, and wait for that."""
+        self.socket.close()
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
@@ -218,15 +219,11 @@ class Forked:
         return process
 
     async def close(self) -> None:
-        """See `Spawner.close`."""
-        if self._socket.fileno() < 0:
-            return
+        """See `Spawner.close`. The nursery itself is its owner's."""
         for process in list(self._running.values()):
             process.signal(signal.SIGKILL)
             await process.ended
         asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
-        await asyncio.to_thread(self._nursery.reap)
 
     def _read(self) -> None:
         while True:

@@ -1,0 +1,1 @@
+"""The acts of the lab's story, in their order."""
