@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 - `option` makes a dataclass field, as `dataclasses.field` does
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
