@@ -114,6 +114,9 @@ class Registry:
         """Take rows that another responder of ours reports; they are not planned here."""
         await self._store.save(rows)
         for row in rows:
+            before = self._rows.get(row.id)
+            if before is not None and before.responder == self._responder:
+                self._plan = None  # it has left us
             self._rows[row.id] = row
 
     async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:

@@ -1,0 +1,531 @@
+"""The registry: who is there, who stands beside whom, and which of two machines is a copy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from ipaddress import ip_address
+
+import pytest
+
+from agents.responder.neighbourhoods import Policy
+from agents.responder.records import ClientRecord
+from agents.responder.registry import MISSED, Registry
+from agents.runtime import logs
+from agents.runtime.errors import StateError
+from pki import certificates, issuance, keys
+from pki.certificates import Kind
+from pki.issuance import Issuer
+from pki.peers import Peer
+from protocol.messages import Refused, Register, Registered
+from tests.support.clock import START, FakeClock
+from tests.support.components import Component, MemoryClients, peer_of
+from tests.support.logs import logged
+
+DEPLOYMENT = bytes(range(16))
+RESPONDER, ZONE = b"\x0a" * 16, b"\x0b" * 16
+LONGEST = 90.0
+SETTINGS = {"PKIClientTLSKeyRenewalWindowHours": "4"}
+
+
+class Line:
+    """A responder's registry, and its clients."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.store = MemoryClients()
+        self.registry = self.opened()
+        root, ca = keys.generate(), keys.generate()
+        self.root = certificates.make_root(root, "s.example", 0, START, 1 << 120)
+        issuer = Issuer(root, (self.root,))
+        self.ca = Issuer(ca, (self._issue(issuer, ca, Kind.CLIENT_CA, RESPONDER), self.root))
+
+    def opened(self) -> Registry:
+        return Registry(
+            self.store,
+            responder=RESPONDER,
+            clock=self.clock,
+            log=logs.get_logger(),
+            policy=Policy(),
+            longest=LONGEST,
+            settings=lambda: SETTINGS,
+        )
+
+    def peer(self, id: bytes) -> Peer:
+        """What a link proves of a client."""
+        leaf = self._issue(self.ca, keys.generate(), Kind.CLIENT_TLS, id)
+        return peer_of((leaf, *self.ca.chain))
+
+    def client(self, address: str, port: int = 4000) -> "Client":
+        return Client(self, self.peer(Component().id), address, port)
+
+    async def clients(self, *addresses: str) -> list["Client"]:
+        made = [self.client(address) for address in addresses]
+        for client in made:
+            await client.says(full=True)
+        return made
+
+    def _issue(self, issuer: Issuer, key: keys.PrivateKey, kind: Kind, id: bytes) -> bytes:
+        return issuance.issue(
+            issuer,
+            certificates.parse_request(certificates.make_request(key, kind)),
+            kind=kind,
+            name=certificates.name_of(DEPLOYMENT, kind, id),
+            validity=timedelta(days=7),
+            now=START,
+            serial=3 << 120,
+        )
+
+
+@dataclass
+class Client:
+    """A client that remembers its token."""
+
+    line: Line
+    peer: Peer
+    address: str
+    port: int
+    token: bytes = b""
+
+    @property
+    def id(self) -> bytes:
+        return self.peer.name.id
+
+    async def asks(self, message: Register, *, remote: str = "") -> Registered | Refused:
+        return await self.line.registry.register(self.peer, remote or self.address, message)
+
+    async def says(
+        self, *, full: bool = False, lost: list[bytes] | None = None, token: bytes | None = None
+    ) -> Registered:
+        """Register honestly, and keep the token."""
+        message = Register(token=self.token if token is None else token, lost=lost or [])
+        if full:
+            message = Register(
+                host=f"host-{self.address}",
+                version="1.0",
+                port=self.port,
+                address=self.address,
+                token=message.token,
+                full=True,
+                lost=message.lost,
+            )
+        answer = await self.asks(message)
+        assert isinstance(answer, Registered), answer
+        self.token = answer.token
+        return answer
+
+    @property
+    def record(self) -> ClientRecord:
+        row = self.line.registry.row(self.id)
+        assert row is not None
+        return row.record
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, object]]]:
+    with logged() as found:
+        yield found
+
+
+def refused(answer: Registered | Refused, reason: str) -> Refused:
+    assert isinstance(answer, Refused), answer
+    assert answer.reason == reason
+    return answer
+
+
+def neighbours(answer: Registered) -> tuple[str | None, str | None]:
+    return (
+        answer.backward.address if answer.backward else None,
+        answer.forward.address if answer.forward else None,
+    )
+
+
+# --- what is said, and what is known
+
+
+@pytest.mark.req("F2")
+async def test_a_stranger_is_asked_to_say_everything_once(line: Line) -> None:
+    client = line.client("127.0.1.11")
+    assert refused(await client.asks(Register()), "full").retry_after == 0.0
+    assert line.registry.rows() == []
+    await client.says(full=True)
+    await client.says()
+
+
+@pytest.mark.req("F2")
+async def test_changes_only_change_what_they_name(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    before = client.record
+    answer = await client.asks(Register(token=client.token, version="1.1"))
+    assert isinstance(answer, Registered)
+    after = client.record
+    assert after.version == "1.1"
+    assert (after.host, after.claimed, after.port) == (before.host, before.claimed, before.port)
+    assert after.first_seen == before.first_seen
+
+
+@pytest.mark.req("F3")
+async def test_everything_that_is_said_or_seen_of_a_client_is_known(line: Line) -> None:
+    client = line.client("127.0.1.11")
+    message = Register(host="a", version="1.0", port=4001, address="127.0.1.12", full=True)
+    answer = await client.asks(message, remote="127.0.1.13")
+    assert isinstance(answer, Registered)
+    assert answer.observed == "127.0.1.13"
+    record = client.record
+    assert (record.host, record.version, record.port) == ("a", "1.0", 4001)
+    assert (record.claimed, record.seen) == ("127.0.1.12", "127.0.1.13")
+    assert (record.last_registration, record.first_seen) == (START, START)
+    assert record.responder == RESPONDER
+    row = line.registry.row(client.id)
+    assert row is not None
+    assert row.present
+    assert row.position is not None
+    assert row.position.chain == "127.0.1.0/24#0"
+
+
+@pytest.mark.req("F4")
+async def test_root_and_expiry_are_what_the_link_proves_not_what_it_says(line: Line) -> None:
+    client = line.client("127.0.1.11")
+    lie = Register(
+        host="a",
+        port=4000,
+        address="127.0.1.11",
+        full=True,
+        root=b"\xff" * 32,
+        key_not_after=2**33,
+    )
+    assert isinstance(await client.asks(lie), Registered)
+    assert client.record.root == certificates.read(line.root).key_id
+    assert client.record.key_not_after == client.peer.leaf.not_after
+
+
+async def test_who_registers_is_who_the_link_proves(line: Line) -> None:
+    one, two = line.client("127.0.1.11"), line.client("127.0.1.12")
+    await one.says(full=True)
+    await two.says(full=True)
+    assert one.record.claimed == "127.0.1.11"
+    assert {row.record.id for row in line.registry.rows()} == {one.id, two.id}
+
+
+async def test_the_settings_of_clients_come_with_every_answer(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    assert (await client.says()).settings == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        ("somewhere.example", 4000),
+        ("127.0.1.256", 4000),
+        ("127.0.1.11/24", 4000),
+        ("127.0.1.11", 0),
+        ("127.0.1.11\n", 4000),
+    ],
+)
+async def test_an_address_that_is_none_is_refused_and_costs_nobody_a_neighbour(
+    line: Line, address: str, port: int
+) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    bad = line.client("127.0.1.13")
+    message = Register(host="bad", port=port, address=address, full=True)
+    refused(await bad.asks(message), "address")
+    assert line.registry.row(bad.id) is None
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    # Nor does one that was good and becomes bad.
+    refused(await two.asks(Register(token=two.token, port=port, address=address)), "address")
+    assert two.record.claimed == "127.0.1.12"
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+
+
+async def test_without_a_claim_the_address_that_was_seen_counts(line: Line) -> None:
+    client = line.client("127.0.1.11")
+    message = Register(host="a", port=4000, address="", full=True)
+    assert isinstance(await client.asks(message, remote="127.0.7.7"), Registered)
+    row = line.registry.row(client.id)
+    assert row is not None
+    assert row.position is not None
+    assert row.position.chain == "127.0.7.0/24#0"
+
+
+# --- the line
+
+
+@pytest.mark.req("G1", "G2")
+async def test_neighbours_are_told_and_the_ends_are_leaders(line: Line) -> None:
+    clients = await line.clients("127.0.1.13", "127.0.1.11", "127.0.1.12", "127.0.2.11")
+    answers = [await client.says() for client in clients]
+    assert [neighbours(answer) for answer in answers] == [
+        ("127.0.1.12", None),
+        (None, "127.0.1.12"),
+        ("127.0.1.11", "127.0.1.13"),
+        (None, None),
+    ]
+    assert [answer.leader for answer in answers] == [True, True, False, True]
+
+
+@pytest.mark.req("G1")
+async def test_a_port_that_changes_is_told_to_the_neighbour(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    before = await one.says()
+    two.port = 5000
+    await two.says(full=True)
+    after = await one.says()
+    assert after.forward is not None
+    assert after.forward.port == 5000
+    assert after.revision > before.revision
+
+
+async def test_a_registration_that_changes_nothing_makes_no_new_plan(line: Line) -> None:
+    one, _ = await line.clients("127.0.1.11", "127.0.1.12")
+    revision = (await one.says()).revision
+    for _ in range(5):
+        line.clock.move_network(30)
+        assert (await one.says()).revision == revision
+
+
+# --- presence
+
+
+@pytest.mark.req("F3", "G1")
+async def test_presence_is_a_matter_of_network_time(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    line.clock.move(timedelta(days=300))  # a lab leaps; nobody has gone
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    line.clock.move_network(MISSED * LONGEST - 1)
+    assert line.registry.is_present(two.id)
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    line.clock.move_network(1)
+    assert not line.registry.is_present(two.id)
+    assert neighbours(await one.says()) == (None, None)
+    row = line.registry.row(two.id)
+    assert row is not None
+    assert (row.present, row.position) == (False, None)
+    await two.says()
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+
+
+async def test_after_a_restart_everybody_gets_time_to_register_again(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    line.clock.move_network(MISSED * LONGEST - 1)
+    line.registry = line.opened()
+    await line.registry.load()
+    line.clock.move_network(2)
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    line.clock.move_network(MISSED * LONGEST - 2)
+    assert not line.registry.is_present(two.id)
+
+
+def test_a_client_that_nobody_knows_is_not_present(line: Line) -> None:
+    assert not line.registry.is_present(bytes(16))
+    assert line.registry.row(bytes(16)) is None
+
+
+# --- plan revisions
+
+
+async def test_the_revision_never_goes_back(line: Line) -> None:
+    clients = await line.clients("127.0.1.11", "127.0.1.12", "127.0.1.13")
+    seen = [line.registry.revision]
+    for step in range(4):
+        line.clock.move_network(100)
+        await clients[step % 3].says()
+        seen.append(line.registry.revision)
+    line.clock.move(timedelta(seconds=5))
+    line.registry = line.opened()
+    await line.registry.load()
+    seen.append(line.registry.revision)
+    await clients[0].says()
+    seen.append(line.registry.revision)
+    assert seen == sorted(seen)
+    assert seen[-2] > seen[-3]
+
+
+# --- clones
+
+
+@pytest.mark.req("F1")
+async def test_an_answer_that_was_lost_costs_nothing(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    shown = client.token
+    await client.says()  # the answer is lost: it still shows the token before
+    await client.says(token=shown)
+    newest = client.token
+    await client.says(token=newest)
+
+
+@pytest.mark.req("F1")
+async def test_the_first_answer_may_be_lost_as_well(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    await client.says(token=b"", full=True)
+    await client.says()
+
+
+@pytest.mark.req("F1")
+@pytest.mark.parametrize("token", [b"", b"\x00" * 16, b"\xff" * 32])
+async def test_a_token_of_nobodys_is_a_copied_machine(
+    line: Line, token: bytes, lines: list[dict[str, object]]
+) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    await client.says()
+    kept = client.record
+    for full in (False, True):
+        message = Register(token=token, full=full, host="copy", port=4000, address="127.0.1.99")
+        answer = refused(await client.asks(message, remote="127.0.1.99"), "cloned")
+        assert answer.retry_after is None
+    assert client.record == kept  # it changed nothing
+    await client.says()
+    assert [line["event"] for line in lines].count("client.cloned") == 2
+    cloned = next(line for line in lines if line["event"] == "client.cloned")
+    assert (cloned["client"], cloned["remote"]) == (client.id.hex(), "127.0.1.99")
+
+
+@pytest.mark.req("F1")
+async def test_of_two_machines_with_one_identity_one_is_told(line: Line) -> None:
+    (original,) = await line.clients("127.0.1.11")
+    copy = replace(original, address="127.0.1.12")
+    await original.says()
+    await original.says()  # the copy's token is neither the last nor the one before
+    refused(await copy.asks(Register(token=copy.token)), "cloned")
+
+
+@pytest.mark.req("F1")
+async def test_tokens_survive_a_restart(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    await client.says()
+    line.registry = line.opened()
+    await line.registry.load()
+    refused(await client.asks(Register(token=b"other", full=True, port=4000)), "cloned")
+    await client.says()
+
+
+@pytest.mark.req("F1")
+async def test_a_token_is_on_record_before_it_is_shown(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    kept = client.record
+    line.store.broken = True
+    with pytest.raises(StateError):
+        await client.says()
+    assert client.record == kept
+    line.store.broken = False
+    await client.says()
+    assert line.store.rows[client.id].token_out == client.token
+
+
+async def test_tokens_are_never_used_twice(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    tokens = {client.token}
+    for _ in range(20):
+        tokens.add((await client.says()).token)
+    assert len(tokens) == 21
+    assert all(len(token) == 16 for token in tokens)
+
+
+# --- lost neighbours
+
+
+@pytest.mark.req("G1")
+async def test_a_neighbours_report_closes_the_gap(
+    line: Line, lines: list[dict[str, object]]
+) -> None:
+    one, two, three = await line.clients("127.0.1.11", "127.0.1.12", "127.0.1.13")
+    answer = await one.says(lost=[two.id])
+    assert neighbours(answer) == (None, "127.0.1.13")
+    assert neighbours(await three.says()) == ("127.0.1.11", None)
+    assert not line.registry.is_present(two.id)
+    (lost,) = [line for line in lines if line["event"] == "client.lost"]
+    assert (lost["client"], lost["reporter"]) == (two.id.hex(), one.id.hex())
+    # It is there after all, and says so.
+    await two.says()
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+
+
+@pytest.mark.req("G1")
+async def test_nobody_else_is_believed(line: Line) -> None:
+    one, two, three = await line.clients("127.0.1.11", "127.0.1.12", "127.0.1.13")
+    stranger = line.client("127.0.2.11")
+    await stranger.says(full=True, lost=[one.id, two.id, three.id])
+    await three.says(lost=[one.id, stranger.id, three.id, bytes(16)])
+    for client in (one, two, three, stranger):
+        assert line.registry.is_present(client.id)
+    assert neighbours(await two.says()) == ("127.0.1.11", "127.0.1.13")
+
+
+async def test_a_copied_machine_reports_nobody_lost(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    refused(await one.asks(Register(token=b"copy", lost=[two.id])), "cloned")
+    assert line.registry.is_present(two.id)
+
+
+# --- other responders
+
+
+def reported(client: Client, *, responder: bytes = ZONE) -> ClientRecord:
+    return replace(client.record, responder=responder, token_out=None, token_shown=None)
+
+
+@pytest.mark.req("G6")
+async def test_clients_of_another_responder_are_listed_and_not_planned(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.13")
+    other = replace(reported(one), id=b"\x77" * 16, claimed="127.0.1.12")
+    await line.registry.adopt([other])
+    assert neighbours(await one.says()) == (None, "127.0.1.13")
+    row = line.registry.row(other.id)
+    assert row is not None
+    assert row.present
+    assert row.position is None
+    assert two.id in line.registry.changed
+    assert line.store.rows[other.id] == other
+
+
+@pytest.mark.req("G1", "G6")
+async def test_a_client_that_moves_to_another_responder_leaves_its_neighbours(line: Line) -> None:
+    one, two, three = await line.clients("127.0.1.11", "127.0.1.12", "127.0.1.13")
+    before = (await one.says()).revision
+    await line.registry.adopt([reported(two)])
+    answer = await one.says()
+    assert neighbours(answer) == (None, "127.0.1.13")
+    assert answer.revision > before
+    assert neighbours(await three.says()) == ("127.0.1.11", None)
+
+
+@pytest.mark.req("F1")
+async def test_a_client_that_comes_from_another_responder_is_believed(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    await line.registry.adopt([reported(two)])
+    two.token = b"of the other responder"
+    refused(await two.asks(Register(token=two.token)), "full")
+    await two.says(full=True)
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    refused(await two.asks(Register(token=b"yet another")), "cloned")
+
+
+# --- changes
+
+
+async def test_what_changed_is_there_for_whoever_reports_it(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    assert line.registry.changed == {one.id, two.id}
+    line.registry.changed = set()
+    await one.says()
+    assert line.registry.changed == {one.id}
+
+
+async def test_rows_are_in_the_order_of_host_names(line: Line) -> None:
+    await line.clients("127.0.1.13", "127.0.1.11", "127.0.1.12")
+    hosts = [row.record.host for row in line.registry.rows()]
+    assert hosts == sorted(hosts)
+
+
+@pytest.mark.req("G1")
+async def test_a_hundred_and_one_clients_are_two_chains(line: Line) -> None:
+    first = ip_address("127.0.1.1")
+    clients = await line.clients(*(str(first + n) for n in range(101)))
+    rows = [line.registry.row(client.id) for client in clients]
+    chains = {row.position.chain for row in rows if row is not None and row.position is not None}
+    assert chains == {"127.0.1.0/24#0", "127.0.1.0/24#1"}
+    leaders = [row for row in rows if row and row.position and row.position.leader]
+    assert len(leaders) == 4
