@@ -252,26 +252,23 @@ def read(der: bytes) -> Facts:
 
 
 def _item(data: bytes, place: int) -> bytes:
-    """Return the DER item at a place of a SEQUENCE that OpenSSL has already parsed.
+    """Return the DER item at a place of a SEQUENCE that `cryptography` has already parsed.
 
-    `cryptography` gives a key only as an object, which has forgotten how its point was written.
+    It gives a key only as an object, which has forgotten how its point was written.
 
     Raises:
         ValueError: There is none.
     """
-    start, end = _content(data, 0)
+    start = _content(data, 0)[0]
     for _ in range(place):
         start = _content(data, start)[1]
-    item = data[start : _content(data, start)[1]]
-    if not item or start >= end:
-        raise ValueError(f"no item {place}")
-    return item
+    return data[start : _content(data, start)[1]]
 
 
 def _content(data: bytes, start: int) -> tuple[int, int]:
     """Where the content of the DER item at `start` begins and ends (X.690, 8.1.3)."""
-    if start + 2 > len(data):
-        raise ValueError("cut")
+    if start >= len(data):
+        raise ValueError("no further item")
     length = data[start + 1]
     begin = start + 2
     if length >= 0x80:

@@ -287,6 +287,34 @@ class TestRead:
         with pytest.raises(MalformedError):
             read(forged)
 
+    def test_the_oldest_version_is_malformed(self) -> None:
+        # Version 1 has no version field, and no extensions: each field stands one place earlier.
+        der = certificate()
+        tbs = x509.load_der_x509_certificate(der).tbs_certificate_bytes
+        fields = _body(tbs).removeprefix(bytes.fromhex("a003020102"))
+        first = _sequence(_body(der).replace(tbs, _sequence(fields)))
+        assert x509.load_der_x509_certificate(first).version is x509.Version.v1
+        with pytest.raises(MalformedError):
+            read(first)
+
+    @pytest.mark.filterwarnings("ignore:Parsed a serial number")
+    @pytest.mark.parametrize("serial", ["00", "fb"], ids=["zero", "negative"])
+    def test_a_serial_number_that_is_not_positive_is_malformed(self, serial: str) -> None:
+        good = certificate()
+        forged = good.replace(
+            bytes.fromhex("a003020102020105"), bytes.fromhex("a0030201020201" + serial)
+        )
+        assert x509.load_der_x509_certificate(forged).serial_number <= 0
+        with pytest.raises(MalformedError, match="serial"):
+            read(forged)
+
+    def test_a_name_of_a_sort_that_parsers_give_up_on_is_none(self) -> None:
+        uri = name(Kind.SERVER_TLS).uri.encode()
+        address = bytes([0xA3, len(uri)]) + uri  # x400Address, RFC 5280, 4.2.1.6
+        forged = leaf(Kind.SERVER_TLS).replace(bytes([0x86, len(uri)]) + uri, address)
+        facts = read(forged)
+        assert (facts.name, facts.kind) == (None, None)
+
     def test_a_key_of_another_sort_is_malformed(self) -> None:
         stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         with pytest.raises(MalformedError):

@@ -139,7 +139,6 @@ class TestRefused:
 
     def test_openssl_refuses_a_ca_below_a_client_ca(self) -> None:
         # What the constraint stops is stopped by the path length too, if a thief signs it.
-        bare = (lambda _: None,)
         lower = issue(
             client_ca(),
             request("lower"),
@@ -148,7 +147,7 @@ class TestRefused:
             validity=DAY,
             now=NOW,
             serial=9,
-            constraints=bare,
+            constraints=(),
         )
         chain = (lower, *client_ca().chain)
         der = issue(
@@ -159,7 +158,7 @@ class TestRefused:
             validity=DAY,
             now=NOW,
             serial=9,
-            constraints=bare,
+            constraints=(),
         )
         assert _openssl_accepts([leaf(Kind.CLIENT_TLS), *client_ca().chain])
         assert not _openssl_accepts([der, *chain])
@@ -294,6 +293,23 @@ class TestCheckIssued:
         with pytest.raises(RoleError):
             self.check((leaf(Kind.HUB_TLS), *root().chain), kind=Kind.SERVER_TLS)
 
+    @pytest.mark.req("A12")
+    def test_a_leaf_that_signs_like_a_ca(self) -> None:
+        # Who holds a server's TLS key mints a client's certificate with our own key and name.
+        server = (leaf(Kind.SERVER_TLS, label="server"), *root().chain)
+        der = issue(
+            Issuer(key("server"), server),
+            request(),
+            kind=Kind.CLIENT_TLS,
+            name=name(Kind.CLIENT_TLS),
+            validity=DAY,
+            now=NOW,
+            serial=3,
+            constraints=(),
+        )
+        with pytest.raises(RoleError, match="expected client-ca, got server-tls"):
+            self.check((der, *server))
+
     def test_another_key_than_was_asked_for(self) -> None:
         with pytest.raises(UntrustedError, match="is for key"):
             self.check(label="another")
@@ -306,7 +322,6 @@ class TestCheckIssued:
         foreign = name(Kind.CLIENT_CA, deployment=bytes(16))
         ca = leaf(Kind.CLIENT_CA, label="client CA", named=foreign)
         issuer = Issuer(key("client CA"), (ca, *root().chain))
-        bare = (lambda _: None,)
         der = issue(
             issuer,
             request(),
@@ -315,7 +330,7 @@ class TestCheckIssued:
             validity=DAY,
             now=NOW,
             serial=3,
-            constraints=bare,
+            constraints=(),
         )
         with pytest.raises(UntrustedError, match="another deployment"):
             self.check((der, *issuer.chain))

@@ -41,6 +41,12 @@ def _compressed() -> bytes:
     return bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
 
 
+def _hybrid() -> bytes:
+    """The same point in X9.62's third form, which also says whether y is odd: 91 bytes too."""
+    place = keys.SPKI_BYTES - 65
+    return SPKI[:place] + bytes([6 | SPKI[-1] & 1]) + SPKI[place + 1 :]
+
+
 def _off_curve() -> bytes:
     return SPKI[:-1] + bytes([SPKI[-1] ^ 1])
 
@@ -84,6 +90,7 @@ def test_what_is_no_private_key_is_refused(data: bytes) -> None:
         pytest.param(SPKI + b"\0", id="a byte more"),
         pytest.param(SPKI[:-1], id="a byte less"),
         pytest.param(_compressed(), id="compressed point"),
+        pytest.param(_hybrid(), id="hybrid point"),
         pytest.param(_off_curve(), id="point off the curve"),
         *(
             pytest.param(
@@ -99,11 +106,21 @@ def test_a_public_key_in_another_form_is_refused(data: bytes) -> None:
         keys.load_spki(data)
 
 
-def test_a_compressed_point_gives_no_second_name() -> None:
+@pytest.mark.req("A11")
+@pytest.mark.parametrize(
+    "form", [_compressed(), _hybrid(), bytes(keys.SPKI_BYTES)], ids=["short", "hybrid", "junk"]
+)
+def test_another_form_gives_no_second_name(form: bytes) -> None:
     with pytest.raises(MalformedError):
-        keys.key_id(_compressed())
+        keys.key_id(form)
     with pytest.raises(MalformedError):
-        keys.component_id(_compressed())
+        keys.component_id(form)
+
+
+def test_what_is_no_elliptic_key_has_no_name() -> None:
+    stranger = STRANGERS["RSA"].public_key()
+    with pytest.raises(MalformedError, match="expected P-256"):
+        keys.key_id(stranger)  # type: ignore[arg-type]
 
 
 def test_a_public_key_object_of_another_curve_has_no_name() -> None:

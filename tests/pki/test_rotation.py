@@ -391,6 +391,16 @@ class TestRootAge:
         assert too_soon(NOW, NOW + 9 * DAY, 10 * DAY) is not None
 
 
+@pytest.mark.parametrize("kind", ISSUED)
+def test_the_kind_of_a_setting(kind: Kind) -> None:
+    assert rotation.kind_of(DURATIONS[kind]) is rotation.kind_of(WINDOWS[kind]) is kind
+
+
+def test_no_kind_of_another_setting() -> None:
+    with pytest.raises(KeyError):
+        rotation.kind_of("log_level")
+
+
 def test_kind_and_setting_names_belong_together() -> None:
     assert set(SETTINGS) == {*DURATIONS.values(), *WINDOWS.values()}
     assert rotation.ROOT_YOUTH_LIMIT < rotation.ROOT_AGE_LIMIT
