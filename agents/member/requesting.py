@@ -20,7 +20,7 @@ from agents.member.keyring import Credential, Keyring
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
-from pki import certificates, enrolment, issuance
+from pki import certificates, enrolment, issuance, rotation
 from pki.certificates import Kind
 from pki.errors import PKIError, UntrustedError
 from pki.keys import KeyId
@@ -118,7 +118,7 @@ async def request_certificate(
     if not isinstance(answer, Issued):
         raise _refusal(answer)
     chain = _checked(answer.chain, kind, trust=trust, name=name, key=keyring, now=now)
-    return keyring.activate(kind, chain, timedelta(seconds=answer.window))
+    return keyring.activate(kind, chain, _window(answer.window))
 
 
 def _checked(
@@ -138,6 +138,13 @@ def _checked(
     except PKIError as exc:
         raise UnavailableError(f"the issuer's answer is not ours: {exc}") from exc
     return tuple(chain)
+
+
+def _window(seconds: int) -> timedelta:
+    longest = timedelta(days=rotation.MAX_DAYS)
+    if seconds > longest.total_seconds():
+        raise UnavailableError(f"the issuer's answer is not ours: a window of {seconds} seconds")
+    return timedelta(seconds=seconds)
 
 
 def _refusal(answer: object) -> UnavailableError:
