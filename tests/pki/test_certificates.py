@@ -66,7 +66,7 @@ def form(kind: Kind) -> dict[str, tuple[x509.ExtensionType, bool]]:
 
 
 class TestRoot:
-    @pytest.mark.req("A1", "A2")
+    @pytest.mark.req("A2")
     def test_its_form(self) -> None:
         der = make_root(key("root"), "srv.example.org", 7, NOW, 1234)
         facts = read(der)

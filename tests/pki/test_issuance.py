@@ -116,7 +116,7 @@ class TestIssued:
 
 
 class TestRefused:
-    @pytest.mark.req("A5", "A6")
+    @pytest.mark.req("A5")
     @pytest.mark.parametrize("kind", Kind)
     @pytest.mark.parametrize("above", Kind)
     def test_a_kind_stands_under_one_kind_of_issuer(self, kind: Kind, above: Kind) -> None:

@@ -39,7 +39,6 @@ def test_what_is_sealed_opens(content: bytes, start: int) -> None:
     assert open_sealed(seal(content, FILE, random=counted(start)), FILE) == content
 
 
-@pytest.mark.req("C1")
 @pytest.mark.parametrize("unlock", [FILE, PASSWORD], ids=["key file", "password"])
 def test_nothing_of_the_content_is_in_the_file(unlock: Unlock) -> None:
     sealed = seal(CONTENT, unlock, random=counted())

@@ -298,7 +298,7 @@ class TestNextStep:
         assert step(current, window=168 * HOUR) == Wait(NOW + 173 * DAY)
         assert step(current, window=168 * HOUR, now=NOW + 173 * DAY) == Obtain("window")
 
-    @pytest.mark.req("B1", "B7")
+    @pytest.mark.req("B7")
     def test_a_newer_root_is_followed_at_once_or_at_the_drawn_date(self) -> None:
         current = held(root=OLD)
         later = NOW + HOUR
