@@ -24,7 +24,12 @@ class Acknowledgements:
         self._held = {(ack.slot, ack.component): ack for ack in await self._store.load_acks()}
 
     async def take(self, ack: AckRecord, trust: Trust) -> None:
-        """Keep an acknowledgement whose signature was verified; durable on return."""
+        """Keep an acknowledgement whose signature was verified; durable on return.
+
+        One that names no entry of ours says nothing here, and whoever sends many fills nothing.
+        """
+        if not _names_ours(ack, trust):
+            return
         held = self._held.get((ack.slot, ack.component))
         if held is not None and held.n > ack.n and _names_ours(held, trust):
             return
