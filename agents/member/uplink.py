@@ -30,7 +30,7 @@ Address = tuple[str, int]
 KEEP_ALIVE = 60.0
 """Seconds between two questions on a standing link that is otherwise silent."""
 MAX_STEPS = 6
-"""Links tried in a row before backing off: discovery, enrolment, member, and once over."""
+"""Links tried in a row before backing off; one discovery among them at the most."""
 
 
 class Uplink:
@@ -83,9 +83,17 @@ class Uplink:
 
     async def _climb(self) -> Channel:
         last: UnavailableError | None = None
+        looked = False
         for _ in range(MAX_STEPS):
+            tried = self._approach.choose(certified=self._member.certified(self._kind))
+            if tried is LinkClass.DISCOVERY:
+                if looked:
+                    # The ledger did not help: this peer is merely wrong. Another may not be.
+                    self._turn += 1
+                    break
+                looked = True
             try:
-                channel = await self._step()
+                channel = await self._step(tried)
             except DialError as exc:
                 if exc.unreachable or exc.retry_after is not None:
                     self._turn += 1
@@ -158,11 +166,13 @@ class Uplink:
 
     async def _stand(self, channel: Channel) -> None:
         old, self.link = self.link, channel
-        if self.opened is not None:
-            await self.opened(channel)
-        if old is not None:
-            await old.drain()
-            old.close(CloseCode.SUPERSEDED)
+        try:
+            if self.opened is not None:
+                await self.opened(channel)
+        finally:
+            if old is not None:
+                await old.drain()
+                old.close(CloseCode.SUPERSEDED)
 
     async def _until_stale(self, channel: Channel, version: object) -> None:
         waiting = [
@@ -186,9 +196,8 @@ class Uplink:
                 channel.close(CloseCode.IDLE_TIMEOUT)
                 return
 
-    async def _step(self) -> Channel | None:
+    async def _step(self, tried: LinkClass) -> Channel | None:
         """Try one link: a member link is returned, what the others are for is done."""
-        tried = self._approach.choose(certified=self._member.certified(self._kind))
         try:
             channel = await self._dial(tried)
         except DialError as exc:
