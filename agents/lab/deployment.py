@@ -155,6 +155,8 @@ class Deployment:
                 missing = await look()
             except AgentError as exc:
                 missing = str(exc)
+            except LookupError as exc:  # nothing reported yet
+                missing = f"no {exc}"
             if not missing:
                 return
             if self.clock.monotonic() > end:

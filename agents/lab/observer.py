@@ -27,7 +27,7 @@ from pki import certificates
 from pki.certificates import Facts
 from protocol.tls import TLS, client_context
 
-__all__ = ["Logs", "Shown", "handshake", "key_row", "read_date", "status"]
+__all__ = ["Logs", "Shown", "handshake", "key_row", "read_date", "read_log", "status"]
 
 Line = Mapping[str, Any]
 
@@ -84,6 +84,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def read_log(path: Path) -> list[Line]:
+    """Every whole line of a log file."""
+    return list(_lines(path, 0))
 
 
 def _lines(path: Path, start: int) -> Iterator[Line]:

@@ -17,6 +17,7 @@ __all__ = ["Operator", "Result"]
 
 COMMAND: Final = (sys.executable, "-m", "agents.cli.main")
 TIMEOUT: Final = 60.0
+ERROR: Final = "anchorline: error: "
 REQUEST: Final = "GET /v1/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
@@ -36,9 +37,11 @@ class Result:
 
     @property
     def problem(self) -> str:
-        """The error that it reported, without its first words."""
-        lines = [line for line in self.err.splitlines() if line.startswith("anchorline: ")]
-        return "; ".join(line.removeprefix("anchorline: ") for line in lines) or self.err.strip()
+        """The error that it reported, in one line."""
+        for line in self.err.splitlines():
+            if line.startswith(ERROR):
+                return line.removeprefix(ERROR)
+        return self.err.strip()
 
 
 class Operator:

@@ -4,7 +4,7 @@ A step that did not see what it claims is reported and the story goes on, unless
 comes later would make sense without it.
 """
 
-from agents.lab.acts import founding, line
+from agents.lab.acts import closing, dmz, founding, line, revocation, rotation, theft
 from agents.lab.progress import Display, Observed
 from agents.lab.scene import Scene, Step
 from agents.runtime.errors import AgentError
@@ -12,7 +12,16 @@ from pki.errors import PKIError
 
 __all__ = ["STEPS", "tell"]
 
-STEPS: tuple[Step, ...] = (*founding.STEPS, *line.STEPS)
+STEPS: tuple[Step, ...] = (
+    *founding.STEPS,
+    *line.STEPS,
+    *dmz.STEPS,
+    *rotation.STEPS,
+    *theft.OPEN_DOORS,
+    *revocation.STEPS,
+    *theft.STEPS,
+    *closing.STEPS,
+)
 
 
 async def tell(scene: Scene, display: Display, steps: tuple[Step, ...] = STEPS) -> list[Observed]:
@@ -35,7 +44,7 @@ async def _observe(scene: Scene, step: Step) -> Observed:
         detail, ok = await step.act(scene), True
     except (AgentError, PKIError, OSError, TimeoutError) as exc:
         detail, ok = str(exc) or type(exc).__name__, False
-    except (KeyError, IndexError, ValueError, TypeError) as exc:
+    except (LookupError, ValueError, TypeError) as exc:
         # A report or an answer of another form than expected: nothing was observed either.
         detail, ok = f"{type(exc).__name__}: {exc}", False
     return Observed(step, ok, detail, lab.clock.monotonic() - started, lab.now)

@@ -66,8 +66,9 @@ async def formed(scene: Scene) -> str:
     seen: dict[tuple[str, int], int] = {}
     looks = 8
     for _ in range(looks):
+        tables = lab.tables()
         for pid, name in names.items():
-            for connection in lab.tables().of(pid):
+            for connection in tables.of(pid):
                 if connection.remote in responders and name not in ends:
                     key = (name, connection.local[1])
                     seen[key] = seen.get(key, 0) + 1
