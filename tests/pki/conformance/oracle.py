@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
@@ -108,7 +108,7 @@ def signed(spki: bytes, signature: bytes, message: bytes) -> bool:
         key = load_der_public_key(spki)
         assert isinstance(key, ec.EllipticCurvePublicKey)
         key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    except (ValueError, InvalidSignature):
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
@@ -122,7 +122,7 @@ def key_of_root(der: object, place: int) -> bytes:
         public = certificate.public_key()
         certificate.verify_directly_issued_by(certificate)
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (ValueError, TypeError, InvalidSignature) as exc:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as exc:
         raise BadError from exc
     need(certificate.public_bytes(Encoding.DER) == der)
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
