@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +33,7 @@ from agents.runtime.listener import Listener
 from agents.runtime.tasks import Tasks, until_stopped
 from pki import rotation
 from pki.certificates import Kind
+from pki.errors import MalformedError
 from pki.names import Role
 from pki.rotation import Policy
 from protocol.messages import (
@@ -141,7 +143,7 @@ class Client:
             endpoint=self.member.endpoint,
             handler=self.handle,
             verify=self.member.verifier(roles=frozenset({Role.CLIENT}), client_ca_of=self._issuer),
-            on_channel=self.links.add,
+            on_channel=self.links.accept,
             kind="client to client",
             expected="a client of our responder",
         )
@@ -154,6 +156,7 @@ class Client:
         )
         loops = (
             self.links.watch(),
+            self.links.follow(self.member),
             self.registering.run(),
             self._renew(),
             self.renewal.follow(),
@@ -246,8 +249,9 @@ class Client:
         default = rotation.policies(rotation.SETTINGS)[0][Kind.CLIENT_TLS]
         validity = held.leaf.not_after - held.leaf.not_before if held else default.validity
         said = self.memory.last.settings.get(WINDOW)
-        if said is not None and said.isdecimal():
-            return Policy(validity, timedelta(hours=int(said)))
+        if said is not None:
+            with suppress(MalformedError):
+                return Policy(validity, timedelta(hours=rotation.parse_setting(WINDOW, said)))
         return Policy(validity, held.window if held else default.window)
 
     def _listen(self) -> tuple[str, int]:

@@ -3,6 +3,10 @@
     a link whose own chain ends at a root that is no longer trusted,
     or shows a key that is denied                                        closed at once
     any other link that was made under an older state of trust           closed after a minute
+    a link that was made to us while we showed another certificate       made again at once
+
+Only the side that dialled can make a link again, and it does not see that our certificate is
+another; so we end the link, once nothing is under way on it, and are dialled again.
 
 The minute is for the side that dialled: it hears of the change too, and makes a new link before
 it gives up the old one. It is network time, and each link's own.
@@ -11,10 +15,16 @@ it gives up the old one. It is network time, and each link's own.
 import asyncio
 from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
+from protocol.access import LinkClass
 from protocol.codes import CloseCode
+
+if TYPE_CHECKING:
+    from agents.member.member import Member
 
 __all__ = ["REMAKE_WITHIN", "Links"]
 
@@ -22,6 +32,8 @@ REMAKE_WITHIN = 60.0
 """Seconds after which a link that was not re-made is closed."""
 
 
+SETTLED = 1.0
+"""Seconds after our certificate changed: what belongs together has been renewed by then."""
 LAST_WORDS = 256
 """Links that a program which ends waits for, so that their peers read why they ended."""
 
@@ -33,6 +45,7 @@ class Links:
         self._trust = trust
         self._links: dict[Channel, int] = {}
         self._ended: deque[Channel] = deque(maxlen=LAST_WORDS)
+        self._accepted: WeakSet[Channel] = WeakSet()
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(list(self._links))
@@ -45,6 +58,11 @@ class Links:
         self._links[channel] = self._trust.revision
         channel.on_closed.add_done_callback(lambda _: self._end(channel))
         self._close_if_uncovered(channel)
+
+    def accept(self, channel: Channel) -> None:
+        """Watch over a link that a peer has made to us."""
+        self._accepted.add(channel)
+        self.add(channel)
 
     def _end(self, channel: Channel) -> None:
         self._links.pop(channel, None)
@@ -73,6 +91,25 @@ class Links:
             revision = await self._trust.changed(revision)
             self._close_uncovered()
             self._spare_the_rest(revision)
+
+    async def follow(self, member: "Member") -> None:
+        """Have links that were made to us made again when our certificate changes."""
+        while True:
+            version = member.version(member.kind)
+            await member.changed_from(member.kind, version)
+            if member.version(member.kind)[1] != version[1]:
+                old = self._accepted_members()
+                await member.clock.sleep(SETTLED)
+                for channel in old:
+                    member.tasks.spawn(self._remake(channel), hold=False)
+
+    def _accepted_members(self) -> list[Channel]:
+        return [c for c in self if c in self._accepted and c.link_class is LinkClass.MEMBER]
+
+    @staticmethod
+    async def _remake(channel: Channel) -> None:
+        await channel.drain()
+        channel.close(CloseCode.TRUST_CHANGED, "our certificate was renewed")
 
     def _close_uncovered(self) -> None:
         for channel in self:

@@ -9,7 +9,6 @@ Start, in this order; a refusal anywhere leaves what was there as it was:
 5. listeners and the API open; READY is said.
 """
 
-import asyncio
 import os
 import socket
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from agents.runtime.errors import StateError, UnavailableError
 from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
-from agents.runtime.tasks import Tasks
+from agents.runtime.tasks import Tasks, until_stopped
 from agents.server.acknowledgements import Acknowledgements
 from agents.server.announcing import Announcing
 from agents.server.authority import HEAD_INTERVAL, OWN_KINDS, Authority, found
@@ -206,19 +205,16 @@ class Server:
         )
         operations = ServerOperations(self)
         # Ready means that administrators are answered too: whoever waits for it asks next.
-        async with listening(operations, self.config.socket), asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(self.links.watch()),
-                group.create_task(self._heads()),
-                group.create_task(status.run()),
-                *(group.create_task(renewal.run()) for renewal in self.renewals.values()),
-            ]
-            self.settings.changed.append(self._settings_changed)
-            status.write()
-            stop.ready()
-            await stop.wait()
-            for loop in loops:
-                loop.cancel()
+        self.settings.changed.append(self._settings_changed)
+        loops = (
+            self.links.watch(),
+            self.links.follow(self.member),
+            self._heads(),
+            status.run(),
+            *(renewal.run() for renewal in self.renewals.values()),
+        )
+        async with listening(operations, self.config.socket):
+            await until_stopped(stop, loops)
         status.write()
 
     async def handle(self, channel: Channel, message: Message) -> Message | None:
@@ -287,7 +283,7 @@ class Server:
         return frozenset(self._tls_keys)
 
     def _opened(self, channel: Channel) -> None:
-        self.links.add(channel)
+        self.links.accept(channel)
         if channel.peer is not None and channel.peer.name.role is Role.HUB:
             self.announcing.greet(channel, self.trust.latest_head())
 

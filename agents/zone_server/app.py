@@ -175,6 +175,7 @@ class ZoneServer:
         )
         loops = (
             self.links.watch(),
+            self.links.follow(self.member),
             self.reporting.run(),
             status.run(),
             *(renewal.follow() for renewal in self.renewals.values()),
@@ -217,7 +218,7 @@ class ZoneServer:
             verify=self.member.verifier(
                 roles=frozenset({Role.CLIENT}), client_ca_of=lambda: self.member.id
             ),
-            on_channel=self.links.add,
+            on_channel=self.links.accept,
             kind="zone server port",
             expected="a client of ours",
         )
@@ -251,7 +252,7 @@ class ZoneServer:
 
     def _hub_opened(self, channel: Channel) -> None:
         self._asked.pop(channel.remote, None)
-        self.links.add(channel)
+        self.links.accept(channel)
         channel.on_closed.add_done_callback(partial(self._hub_closed, channel))
         match channel.link_class:
             case LinkClass.DISCOVERY:
