@@ -85,7 +85,7 @@ class Infrastructure:
 
     async def relay(self, hub: Channel, message: Relay) -> Relayed | Refused:
         """Open an envelope, answer what is in it, and close the answer in another."""
-        if message.proven != (len(message.zone) == ID_BYTES):
+        if len(message.zone) != (ID_BYTES if message.proven else 0):
             return Refused(reason="envelope", text="an id is proven, or there is none")
         try:
             inner = codec.decode(FrameType(message.inner_type), message.inner)

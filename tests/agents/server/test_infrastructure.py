@@ -1,0 +1,357 @@
+"""Envelopes: the hub vouches for who sent them, and for nothing that is in them."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from agents.server.app import Server
+from agents.server.infrastructure import SILENT_AFTER
+from agents.server.store import approvals
+from agents.server.store.approvals import State
+from pki import certificates
+from pki.certificates import Kind
+from protocol import codec
+from protocol.access import relayable
+from protocol.frames import FrameType
+from protocol.messages import (
+    MESSAGES,
+    Ack,
+    ClientRow,
+    Credential,
+    Done,
+    Enrol,
+    HeadNotice,
+    Issued,
+    LedgerEntries,
+    LedgerGet,
+    Message,
+    Nonce,
+    NonceGet,
+    Pending,
+    Ping,
+    Refused,
+    Register,
+    Registered,
+    Relay,
+    Relayed,
+    Report,
+)
+from tests.support.clock import START, FakeClock
+from tests.support.components import Component, FakeChannel, peer_of
+from tests.support.logs import logged
+from tests.support.servers import enrolled, prepared
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Server]:
+    async with prepared(tmp_path, clock=clock) as made:
+        yield made
+
+
+async def approve(server: Server, component: Component) -> None:
+    await server.store.write(
+        partial(
+            approvals.decide,
+            identity=component.key_id,
+            state=State.APPROVED,
+            actor="unix:root",
+            at=server.clock.now(),
+        )
+    )
+
+
+@pytest_asyncio.fixture
+async def hub(server: Server) -> FakeChannel:
+    component = Component()
+    await enrolled(server, component, Kind.HUB_TLS)
+    await approve(server, component)
+    answer = await enrolled(server, component, Kind.HUB_TLS)
+    assert isinstance(answer, Issued)
+    return FakeChannel(peer_of(answer.chain), remote=("127.0.0.9", 1))
+
+
+async def relay(
+    server: Server, hub: FakeChannel, inner: Message, *, zone: bytes = b""
+) -> Message | None:
+    """What comes out of the envelope that the answer is in."""
+    envelope = Relay(
+        zone=zone,
+        proven=bool(zone),
+        inner_type=inner.FRAME,
+        inner=codec.encode_body(inner),
+    )
+    answer = await server.handle(hub.channel, envelope)
+    if isinstance(answer, Relayed):
+        return codec.decode(FrameType(answer.inner_type), answer.inner)
+    return answer
+
+
+def refused(answer: Message | None, reason: str) -> Refused:
+    assert isinstance(answer, Refused), answer
+    assert answer.reason == reason
+    return answer
+
+
+async def request(
+    server: Server,
+    hub: FakeChannel,
+    component: Component,
+    kind: Kind,
+    *,
+    zone: bytes = b"",
+    exporter: bytes = bytes(32),
+) -> Enrol:
+    nonce = await relay(server, hub, NonceGet(kind=kind.value, spki=component.spki), zone=zone)
+    assert isinstance(nonce, Nonce)
+    return component.request(
+        kind,
+        nonce.nonce,
+        deployment=server.trust.deployment,
+        issuer=server.trust.newest_root,
+        exporter=exporter,
+    )
+
+
+# --- enrolment through a hub
+
+
+@pytest.mark.req("E2", "I2")
+async def test_a_zone_server_enrols_through_its_hub(server: Server, hub: FakeChannel) -> None:
+    zone = Component()
+    message = await request(server, hub, zone, Kind.ZONE_SERVER_TLS)
+    answer = await relay(server, hub, message)
+    assert isinstance(answer, Pending)
+    assert answer.fingerprint == zone.key_id.hex()
+    await approve(server, zone)
+    message = await request(server, hub, zone, Kind.ZONE_SERVER_TLS)
+    answer = await relay(server, hub, message)
+    assert isinstance(answer, Issued)
+    # Then as itself, and for its client CA.
+    message = await request(server, hub, zone, Kind.CLIENT_CA, zone=zone.id)
+    answer = await relay(server, hub, message, zone=zone.id)
+    assert isinstance(answer, Issued)
+    assert certificates.read(answer.chain[0]).kind is Kind.CLIENT_CA
+
+
+async def test_an_envelope_of_one_zone_server_asks_for_no_other(
+    server: Server, hub: FakeChannel
+) -> None:
+    one, two = Component(), Component()
+    await relay(server, hub, await request(server, hub, one, Kind.ZONE_SERVER_TLS))
+    await approve(server, one)
+    message = await request(server, hub, one, Kind.ZONE_SERVER_TLS, zone=two.id)
+    refused(await relay(server, hub, message, zone=two.id), "identity")
+
+
+async def test_a_hub_cannot_turn_a_zone_server_into_a_hub(server: Server, hub: FakeChannel) -> None:
+    zone = Component()
+    message = await request(server, hub, zone, Kind.HUB_TLS, zone=zone.id)
+    refused(await relay(server, hub, message, zone=zone.id), "role")
+
+
+async def test_a_request_that_was_bound_to_a_link_is_not_good_in_an_envelope(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone = Component()
+    message = await request(server, hub, zone, Kind.ZONE_SERVER_TLS, exporter=hub.exporter)
+    refused(await relay(server, hub, message), "request")
+
+
+async def test_a_hub_cannot_put_another_key_into_a_request(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone, thief = Component(), Component()
+    await relay(server, hub, await request(server, hub, zone, Kind.ZONE_SERVER_TLS))
+    await approve(server, zone)
+    message = await request(server, hub, zone, Kind.ZONE_SERVER_TLS)
+    swapped = certificates.make_request(thief.identity, Kind.ZONE_SERVER_TLS)
+    refused(await relay(server, hub, msgspec.structs.replace(message, csr=swapped)), "request")
+
+
+# --- the envelope itself
+
+
+@pytest.mark.req("E4")
+@pytest.mark.parametrize(
+    ("zone", "proven"),
+    [(b"", True), (b"\x01" * 16, False), (b"\x01" * 15, True), (b"\x01", False), (b"\x01", True)],
+)
+async def test_an_id_is_proven_or_there_is_none(
+    server: Server, hub: FakeChannel, zone: bytes, proven: bool
+) -> None:
+    inner = NonceGet(kind="zone-server-tls", spki=Component().spki)
+    envelope = Relay(
+        zone=zone, proven=proven, inner_type=inner.FRAME, inner=codec.encode_body(inner)
+    )
+    refused(await server.handle(hub.channel, envelope), "envelope")
+    assert server.infrastructure.zones == {}
+
+
+@pytest.mark.req("E4")
+@pytest.mark.parametrize(
+    ("inner_type", "inner"),
+    [
+        (255, b"\x80"),
+        (0, b""),
+        (int(LedgerGet.FRAME), b""),
+        (int(LedgerGet.FRAME), b"\x80"),
+        (int(LedgerGet.FRAME), b"\xff" * 40),
+        (int(NonceGet.FRAME), codec.encode_body(Done())),
+    ],
+)
+async def test_what_is_no_message_is_refused(
+    server: Server, hub: FakeChannel, inner_type: int, inner: bytes
+) -> None:
+    envelope = Relay(zone=b"\x01" * 16, proven=True, inner_type=inner_type, inner=inner)
+    refused(await server.handle(hub.channel, envelope), "envelope")
+    assert server.infrastructure.zones == {}
+
+
+SAMPLES: dict[type[Message], Message] = {
+    Ping: Ping(id=1),
+    HeadNotice: HeadNotice(head=b"head"),
+    Register: Register(full=True),
+    Registered: Registered(token=b"", observed="a"),
+    Done: Done(),
+    Relay: Relay(zone=b"", proven=False, inner_type=1, inner=b""),
+    Ack: Component().ack(bytes(32), 0, bytes(32)),
+    Report: Report(),
+}
+
+
+@pytest.mark.req("E2", "E4")
+@pytest.mark.parametrize(
+    ("kind", "proven"),
+    [
+        (kind, proven)
+        for proven in (True, False)
+        for kind in SAMPLES
+        if kind not in relayable(proven=proven)
+    ],
+)
+async def test_what_is_not_relayed_is_refused(
+    server: Server, hub: FakeChannel, kind: type[Message], proven: bool
+) -> None:
+    answer = await relay(server, hub, SAMPLES[kind], zone=b"\x01" * 16 if proven else b"")
+    assert "is not relayed" in refused(answer, "envelope").text
+    assert server.infrastructure.zones == {}
+    assert kind in MESSAGES
+
+
+async def test_an_envelope_reads_the_ledger(server: Server, hub: FakeChannel) -> None:
+    slot = server.authority.slot
+    answer = await relay(server, hub, LedgerGet(slot=slot, n=0, entry_id=bytes(32)))
+    assert isinstance(answer, LedgerEntries)
+    assert answer.entries == list(server.authority.chain.encoded)
+
+
+# --- acknowledgements and reports
+
+
+def last_ack(server: Server, component: Component, *credentials: Credential) -> Ack:
+    last = server.authority.chain.last
+    return component.ack(server.authority.slot, last.n, last.id, credentials)
+
+
+@pytest.mark.req("B12")
+async def test_a_zone_server_acknowledges_for_itself_alone(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone, other = Component(), Component()
+    assert await relay(server, hub, last_ack(server, zone), zone=zone.id) == Done()
+    refused(await relay(server, hub, last_ack(server, other), zone=zone.id), "identity")
+    forged = msgspec.structs.replace(last_ack(server, zone), signature=b"\x30\x00")
+    refused(await relay(server, hub, forged, zone=zone.id), "signature")
+    assert set(server.acknowledgements.of(server.authority.slot)) == {zone.id}
+
+
+@pytest.mark.req("B12")
+async def test_each_acknowledgement_of_a_report_is_verified(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone, one, two, three = Component(), Component(), Component(), Component()
+    good = [last_ack(server, one), last_ack(server, three)]
+    forged = msgspec.structs.replace(last_ack(server, two), spki=Component().spki)
+    report = Report(acks=[good[0], forged, good[1]])
+    with logged() as lines:
+        assert await relay(server, hub, report, zone=zone.id) == Done()
+    kept = server.acknowledgements.of(server.authority.slot)
+    assert set(kept) == {one.id, three.id}
+    assert {ack.role for ack in kept.values()} == {"client"}
+    assert [line["event"] for line in lines].count("report.refused") == 1
+
+
+@pytest.mark.req("F3")
+async def test_a_report_lists_the_clients_of_its_zone_server(
+    server: Server, hub: FakeChannel, clock: FakeClock
+) -> None:
+    zone, client, gone = Component(), Component(), Component()
+    when = int(START.timestamp())
+    rows = [
+        ClientRow(
+            id=client.id,
+            host="outside-1",
+            version="1.0",
+            address="127.0.9.11",
+            observed="127.0.9.12",
+            port=4000,
+            last_registered=when,
+            key_not_after=when + 60,
+            root=server.trust.newest_root,
+            status="present",
+        ),
+        ClientRow(id=gone.id, host="outside-2", status="offline"),
+    ]
+    assert await relay(server, hub, Report(clients=rows, issued=7), zone=zone.id) == Done()
+    row = server.registry.row(client.id)
+    assert row is not None
+    record = row.record
+    assert (record.host, record.version, record.port) == ("outside-1", "1.0", 4000)
+    assert (record.claimed, record.seen) == ("127.0.9.11", "127.0.9.12")
+    assert record.last_registration == START
+    assert record.key_not_after == datetime.fromtimestamp(when + 60, UTC)
+    assert record.responder == zone.id
+    assert (row.present, row.position) == (True, None)
+    assert not server.registry.is_present(gone.id)
+    assert server.infrastructure.zones[zone.id].issued == 7
+    # First seen is when it was first heard of, whatever is reported later.
+    clock.move_network(10)
+    await relay(server, hub, Report(clients=rows), zone=zone.id)
+    again = server.registry.row(client.id)
+    assert again is not None
+    assert again.record.first_seen == record.first_seen
+
+
+@pytest.mark.req("B12")
+async def test_a_zone_server_is_present_while_it_is_heard_of(
+    server: Server, hub: FakeChannel, clock: FakeClock
+) -> None:
+    zone = Component()
+    assert not server.infrastructure.zone_present(zone.id)
+    await relay(server, hub, Report(), zone=zone.id)
+    assert server.infrastructure.zone_present(zone.id)
+    clock.move_network(SILENT_AFTER - 1)
+    assert server.infrastructure.zone_present(zone.id)
+    clock.move_network(1)
+    assert not server.infrastructure.zone_present(zone.id)
+    await relay(server, hub, Report(), zone=zone.id)
+    assert server.infrastructure.zone_present(zone.id)
+
+
+async def test_what_was_counted_is_kept_between_reports(server: Server, hub: FakeChannel) -> None:
+    zone = Component()
+    await relay(server, hub, Report(issued=9), zone=zone.id)
+    await relay(server, hub, last_ack(server, zone), zone=zone.id)
+    assert server.infrastructure.zones[zone.id].issued == 9
+    assert hub.peer is not None
+    assert server.infrastructure.zones[zone.id].hub == hub.peer.name.id
