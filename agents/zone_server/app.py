@@ -277,11 +277,14 @@ class ZoneServer:
 
     async def _enrol(self, channel: Channel) -> None:
         """Ask on this link until an administrator has decided, then have a member link made."""
+        said = ""
         while channel.is_open:
             try:
                 await self.member.enrol(channel, Kind.ZONE_SERVER_TLS, RELAYED, reason="enrolment")
             except UnavailableError as exc:
-                log.info("enrolment.waiting", reason=str(exc))
+                if str(exc) != said:
+                    said = str(exc)
+                    log.info("enrolment.waiting", reason=said)
                 await self.clock.sleep(2.0 if exc.retry_after is None else exc.retry_after)
                 continue
             self._approach.enrolled()
