@@ -37,7 +37,13 @@ FAILURES = 2
 """Attempts in a row after which a neighbour counts as lost."""
 GRACE = 1.0
 """Seconds in which a backward neighbour that went without a word may come again."""
+REST = 0.2
+"""Seconds before a forward link that was ended is dialled again."""
 WORDLESS = frozenset({CloseCode.LOST, CloseCode.IDLE_TIMEOUT})
+
+
+class PlaceTakenError(UnavailableError):
+    """The neighbour is there, and has another one behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,7 @@ class Chain:
         if channel.is_closed and not moved.is_set():
             # It may be going away, or gone: either way the responder hears of it soon.
             self._poke()
+            await self._pause(moved, REST)
 
     def _drop_forward(self) -> None:
         if self.forward is not None:
@@ -176,6 +183,9 @@ class Chain:
         self._member.log.info(
             "neighbour.unreachable", peer=target.id, failures=failures, reason=str(error)
         )
+        if isinstance(error, PlaceTakenError):
+            self._poke()  # it is there, and our plan is old
+            return
         unreachable = not isinstance(error, DialError) or error.unreachable
         if failures >= FAILURES and unreachable:
             self._lost[target.id] = None
@@ -193,7 +203,7 @@ class Chain:
             raise
         if isinstance(answer, Refused):
             channel.close(CloseCode.NORMAL)
-            raise UnavailableError(f"{channel.name} does not take us: {answer.text}")
+            raise PlaceTakenError(f"{channel.name} does not take us: {answer.text}")
         self._links.add(channel)
         return channel
 

@@ -21,12 +21,15 @@ from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
 from agents.runtime.jitter import between
 from pki.trust import Verdict
+from protocol.codes import CloseCode
 from protocol.messages import Message, Refused, Register, Registered
 
 __all__ = ["Registering"]
 
 FULL_MIN, FULL_MAX = 2 * 3600.0, 6 * 3600.0
 """Seconds between two registrations that say everything."""
+MAX_LOST = 16
+"""Neighbours that one registration can report; more are for the next."""
 SOON = 0.05
 """Seconds in which several reasons to register at once become one registration."""
 
@@ -61,6 +64,7 @@ class Registering:
         self._interval = interval
         self._poked = asyncio.Event()
         self._said: tuple[bytes, dict[str, Any]] | None = None
+        self._unheard: dict[bytes, None] = {}
         self._full_at = 0.0
         self.responder: bytes | None = None
         """Id of the responder that took the last registration."""
@@ -104,6 +108,7 @@ class Registering:
                 await self._take(channel, responder, answer)
             case Refused(reason="cloned"):
                 self._become_another()
+                channel.close(CloseCode.NORMAL)  # it is the old identity's
                 raise UnavailableError("this identity is another machine's; made a new one", 0.0)
             case Refused(text=text, retry_after=retry_after):
                 raise UnavailableError(f"registration refused: {text}", retry_after)
@@ -116,10 +121,12 @@ class Registering:
         changes = {name: value for name, value in facts.items() if before.get(name) != value}
         known = self._memory.last
         token = bytes.fromhex(known.token) if known.responder == responder.hex() else b""
-        answer = await channel.request(
-            Register(token=token, full=full, lost=self._lost(), **changes)
-        )
+        # Kept until a registration is taken: a loss is found once, and an answer can fail.
+        self._unheard.update(dict.fromkeys(self._lost()))
+        lost = list(self._unheard)[:MAX_LOST]
+        answer = await channel.request(Register(token=token, full=full, lost=lost, **changes))
         if isinstance(answer, Registered):
+            self._unheard = {id: None for id in self._unheard if id not in lost}
             if full:
                 self._full_at = self._member.clock.monotonic() + between(FULL_MIN, FULL_MAX)
             self._said = (responder, facts)

@@ -1,8 +1,6 @@
 """Open links after a change of trust (rule 17): which end at once, which a minute later."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -13,25 +11,7 @@ from protocol.codes import CloseCode
 from tests.support.channels import FakeChannel
 from tests.support.clock import settle
 from tests.support.deployment import Deployment
-
-
-class SteppedLoop(asyncio.SelectorEventLoop):
-    """A loop whose time the test moves."""
-
-    ahead = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead
-
-
-def stepped(test: Callable[[SteppedLoop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        loop = SteppedLoop()
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(test(loop))
-
-    run.__name__ = test.__name__
-    return run
+from tests.support.loops import SteppedLoop, stepped
 
 
 class Case:
@@ -49,11 +29,6 @@ class Case:
     async def teach(self) -> None:
         self.site.teach(self.member.trust)
         await settle()
-
-
-async def pass_time(loop: SteppedLoop, seconds: float) -> None:
-    loop.ahead += seconds
-    await settle()
 
 
 @pytest.mark.req("B4")
@@ -120,9 +95,9 @@ async def test_other_links_have_a_minute_to_be_made_again(loop: SteppedLoop) -> 
     case.site.rotate()
     await case.teach()
     remade = case.link()
-    await pass_time(loop, REMAKE_WITHIN - 5)
+    await loop.pass_time(REMAKE_WITHIN - 5)
     assert old.is_open
-    await pass_time(loop, 6)
+    await loop.pass_time(6)
     assert old.code is CloseCode.TRUST_CHANGED
     assert remade.is_open
 
@@ -134,7 +109,7 @@ async def test_a_head_that_changes_no_trust_ends_nothing(loop: SteppedLoop) -> N
     link = case.link()
     case.site.deny()
     await case.teach()
-    await pass_time(loop, 2 * REMAKE_WITHIN)
+    await loop.pass_time(2 * REMAKE_WITHIN)
     assert link.is_open
 
 
@@ -148,7 +123,7 @@ async def test_a_link_that_proves_nobody_has_a_minute_too(loop: SteppedLoop) -> 
     case.site.revoke(0)
     await case.teach()
     assert stranger.is_open
-    await pass_time(loop, REMAKE_WITHIN + 1)
+    await loop.pass_time(REMAKE_WITHIN + 1)
     assert stranger.code is CloseCode.TRUST_CHANGED
 
 
