@@ -180,9 +180,10 @@ class Trust:
 
         def verify(chain: tuple[bytes, ...]) -> Peer:
             now = self._clock.now()
+            refused = self.denied | state.revoked(self._state)
             try:
                 return check_peer(
-                    chain, expectation(), roots=self.trusted, denied=self.denied, now=now
+                    chain, expectation(), roots=self.trusted, denied=refused, now=now
                 )
             except PKIError as exc:
                 raise Refusal(_code(exc), str(exc), time=int(now.timestamp())) from exc
