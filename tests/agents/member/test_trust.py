@@ -310,7 +310,7 @@ class TestVerifier:
         case.site.rotate()
         case.site.revoke(0)
         case.follow()
-        assert self.refusal(case, chain) is CloseCode.UNTRUSTED
+        assert self.refusal(case, chain) is CloseCode.REVOKED
 
     @pytest.mark.req("I2")
     def test_of_a_denied_key(self) -> None:
