@@ -1,5 +1,7 @@
 """`anchorline lab`: a whole deployment on this machine, and the questions an operator would ask."""
 
+from pathlib import Path
+
 import click
 
 from agents.cli.terminal import Terminal, json_option, pass_terminal
@@ -19,10 +21,19 @@ __all__ = ["lab", "lab_node"]
 @click.option("--show", is_flag=True, help="Walk slowly through what is worth watching.")
 @click.option("--keep", is_flag=True, help="Leave it running, and say how to look at it.")
 @click.option("--exec", "separate", is_flag=True, help="Start each process as a fresh interpreter.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where state and logs go: an empty folder."
+)
 @json_option
 @pass_terminal
 def lab(
-    terminal: Terminal, clients: int, speed: float | None, show: bool, keep: bool, separate: bool
+    terminal: Terminal,
+    clients: int,
+    speed: float | None,
+    show: bool,
+    keep: bool,
+    separate: bool,
+    folder: Path | None,
 ) -> None:
     """Run a whole deployment on this machine.
 
@@ -38,6 +49,7 @@ def lab(
         keep=keep,
         json=terminal.json,
         separate=separate,
+        folder=folder,
     )
     terminal.code = run(options)
 

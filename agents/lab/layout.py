@@ -17,19 +17,24 @@ on one port, which is looked for when the lab starts: two labs do not meet.
 """
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from agents.runtime.errors import StateError, UnavailableError
 
-__all__ = ["MARKER", "MIN_CLIENTS", "Layout", "Place", "check_marker", "make_layout"]
+__all__ = ["LOGS", "MARKER", "MIN_CLIENTS", "Layout", "Place", "check_marker", "make_layout"]
 
 MARKER: Final = ".made-by-anchorline-lab"
 """File that the lab puts into each state directory that it makes."""
+
+LOGS: Final = "logs"
+"""Folder of the log files."""
 
 MIN_CLIENTS: Final = 4
 """Three inside, so that a chain has a middle, and one outside."""
@@ -40,6 +45,8 @@ SERVER_ADDRESS: Final = "127.0.0.1"
 ZONE_ADDRESS: Final = "127.0.9.1"
 PORTS: Final = range(15_000, 32_000, 2)
 """Below what Linux hands out to connections by itself (32768 on)."""
+PORT_STRIDE: Final = 37
+"""Keeps labs that start at the same time, with neighbouring process numbers, apart."""
 
 REGISTRATION: Final = (2.0, 4.0)
 """Seconds of network time between two registrations of a lab client."""
@@ -118,7 +125,7 @@ class Layout:
     @property
     def logs(self) -> Path:
         """Folder of the log files."""
-        return self.root / "logs"
+        return self.root / LOGS
 
     @property
     def socket(self) -> Path:
@@ -190,7 +197,10 @@ def make_layout(root: Path, clients: int, *, port: int | None = None) -> Layout:
         *(f"127.0.9.{FIRST_HOST + n}" for n in range(outside)),
     ]
     if port is None:
-        port = free_port([SERVER_ADDRESS, ZONE_ADDRESS, *addresses])
+        port = free_port(
+            [SERVER_ADDRESS, ZONE_ADDRESS, *addresses],
+            first=PORTS[os.getpid() * PORT_STRIDE % len(PORTS)],
+        )
     layout = _empty(root, port)
     made = []
     for number, address in enumerate(addresses, start=1):
@@ -269,20 +279,29 @@ def client_place(layout: Layout, name: str, address: str, responder: Place) -> P
 def _place(
     root: Path, name: str, role: str, address: str, port: int, options: dict[str, Value]
 ) -> Place:
-    return Place(name, role, root / name, root / "logs" / f"{name}.log", address, port, options)
+    return Place(name, role, root / name, root / LOGS / f"{name}.log", address, port, options)
 
 
 def free_port(
-    addresses: Iterable[str], *, is_free: Callable[[Iterable[str], int], bool] | None = None
+    addresses: Iterable[str],
+    *,
+    first: int = PORTS.start,
+    is_free: Callable[[Iterable[str], int], bool] | None = None,
 ) -> int:
-    """Return the first port that is free, with the one after it, on all addresses.
+    """Return a port that is free, with the one after it, on all addresses.
+
+    Args:
+        addresses: where something will listen.
+        first: the port to look at first; labs that start at once look at different ones.
+        is_free: asks the kernel.
 
     Raises:
         UnavailableError: none is.
     """
     wanted = list(addresses)
     check = is_free or _is_free
-    for port in PORTS:
+    at = (first - PORTS.start) // PORTS.step
+    for port in chain(PORTS[at:], PORTS[:at]):
         if check(wanted, port) and check([ZONE_ADDRESS], port + 1):
             return port
     raise UnavailableError(f"no port from {PORTS.start} to {PORTS.stop} is free on every address")

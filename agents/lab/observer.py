@@ -86,9 +86,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-def read_log(path: Path) -> list[Line]:
-    """Every whole line of a log file."""
-    return list(_lines(path, 0))
+def read_log(path: Path, event: str = "") -> list[Line]:
+    """Every whole line of a log file, or those with one event."""
+    return [line for line in _lines(path, 0) if not event or line["event"] == event]
 
 
 def _lines(path: Path, start: int) -> Iterator[Line]:

@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ class Nursery:
                 os.setsid()
                 warm()
                 code = _nurse(theirs, run)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         theirs.close()
@@ -151,6 +154,8 @@ def _fork(
             _redirect(Path(request["output"]))
             page, end = fds
             code = run(request["role"], Path(request["config"]), page, end)
+        except BaseException:
+            traceback.print_exc()
         finally:
             with suppress(Exception):
                 sys.stdout.flush()

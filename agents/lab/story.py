@@ -16,6 +16,7 @@ STEPS: tuple[Step, ...] = (
     *founding.STEPS,
     *line.STEPS,
     *dmz.STEPS,
+    *line.POWER,
     *rotation.STEPS,
     *theft.OPEN_DOORS,
     *revocation.STEPS,

@@ -3,11 +3,12 @@
 from itertools import pairwise
 from typing import Final
 
+from agents.lab.acts.dmz import renew
 from agents.lab.acts.founding import registered
 from agents.lab.layout import Place
 from agents.lab.scene import NotObservedError, Scene, Step, expect
 
-__all__ = ["STEPS", "line_as_planned", "line_formed"]
+__all__ = ["POWER", "STEPS", "line_as_planned", "line_formed"]
 
 
 def planned(scene: Scene) -> tuple[set[frozenset[str]], set[str]]:
@@ -103,6 +104,40 @@ async def middle_dies(scene: Scene) -> str:
     )
 
 
+async def power_cut(scene: Scene) -> str:
+    """Kill a responder right after it has issued: what it has signed is on its record."""
+    lab = scene.deployment
+    for responder, place in (
+        (lab.layout.server, lab.layout.inside[0]),
+        (lab.layout.zone, lab.layout.outside[0]),
+    ):
+        before = await _signed(scene, responder)
+        await renew(scene, place)
+        await lab.kill(responder)
+        await lab.start(responder)
+
+        async def recorded(responder: Place = responder, before: int = before) -> str:
+            signed = await _signed(scene, responder) - before
+            return "" if signed >= 1 else f"{signed} on record since"
+
+        await lab.until(f"{responder.name} remembers what it has signed", recorded)
+    await lab.until("everybody is registered", lambda: registered(scene))
+    return (
+        f"server and zone server killed after an answer, nothing lost; {await line_formed(scene)}"
+    )
+
+
+async def _signed(scene: Scene, responder: Place) -> int:
+    """How many certificates of clients a responder has on record."""
+    lab = scene.deployment
+    if responder.role == "server":
+        return int((await lab.operator.get("status"))["signatures"]["client_ca"])
+    report = lab.status(responder)
+    if lab.pid(responder) != report["pid"]:
+        return 0  # of the process before
+    return int(report["signed"])
+
+
 def middle_of(scene: Scene) -> tuple[Place, Place, Place]:
     """Three neighbours that run, none of them the sleeper in the middle."""
     lab = scene.deployment
@@ -114,6 +149,7 @@ def middle_of(scene: Scene) -> tuple[Place, Place, Place]:
     raise NotObservedError("no chain with three members")
 
 
+POWER: Final = (Step("power-cut", "Is anything lost in a power cut?", power_cut),)
 STEPS: Final = (
     Step("line", "Do the chains stand as they should, leaders at their ends?", formed),
     Step("broken", "What if somebody in the middle dies?", middle_dies),

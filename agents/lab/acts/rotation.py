@@ -1,6 +1,7 @@
 """Act four: a new root, and the week after it."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,6 +11,7 @@ from agents.lab.acts.dmz import renew
 from agents.lab.acts.founding import registered
 from agents.lab.acts.line import line_formed
 from agents.lab.layout import Place
+from agents.lab.observer import read_log
 from agents.lab.scene import Scene, Step, expect
 from agents.lab.thief import Thief
 from pki.certificates import Kind
@@ -221,7 +223,9 @@ async def week(scene: Scene) -> str:
     lab = scene.deployment
     before = {place.name: lab.key(place, "client-tls")["serial"] for place in lab.clients}
     start = lab.now
-    await lab.conductor.advance(WEEK, show=scene.show)
+    if scene.show:
+        await _walk_through_window(scene)
+    await lab.conductor.advance_to(start + WEEK)
     await lab.conductor.settled()
 
     async def renewed() -> str:
@@ -245,6 +249,31 @@ async def week(scene: Scene) -> str:
     )
 
 
+async def _walk_through_window(scene: Scene) -> None:
+    """For an audience: leap to where the first renewals are due, and walk from there."""
+    lab = scene.deployment
+    rows = [lab.key(place, "client-tls") for place in lab.clients]
+    window = timedelta(hours=SETTINGS[CLIENT_WINDOW])
+    ends = sorted(observer.read_date(row["not_after"]) for row in rows)
+    await lab.conductor.advance_to(ends[0] - window)
+    await lab.conductor.advance_to(ends[-1] - window / 2, show=True)
+
+
+async def traced(scene: Scene) -> str:
+    """Follow the new root by its trace, through the log of everybody who heard of it (K3)."""
+    lab = scene.deployment
+    created = read_log(lab.layout.server.log, "root.created")
+    expect(len(created) == 1, f"{len(created)} roots were made, as the server's log says")
+    trace = created[0]["trace"]
+    found = await lab.operator.run("logs", "--trace", trace, "--json", str(lab.layout.logs))
+    expect(found.code == 0, found.problem)
+    lines = [json.loads(line) for line in found.out.splitlines()]
+    ids = {line["id"] for line in lines}
+    missing = [place.name for place in lab.running if lab.status(place)["id"] not in ids]
+    expect(not missing, f"the trace does not lead to {', '.join(missing[:6])}")
+    return f"trace {trace}: {len(lines)} lines of {len(ids)} components, in one command"
+
+
 async def cut_off(scene: Scene) -> str:
     """Ask who has not moved; nobody but the sleeper is named."""
     rows = await behind(scene)
@@ -260,6 +289,7 @@ STEPS: Final = (
     Step("asleep", "What if a client is switched off?", sleeper_off),
     Step("new-root", "Can I make a new root?", new_root, vital=True),
     Step("coverage", "Who has moved to it?", covered),
+    Step("trace", "Can I follow it through the logs?", traced),
     Step("rotated", "Is everything under it, as it is set?", rotated),
     Step("week", "Does a week pass by itself?", week),
     Step("cut-off", "Who would be cut off if I revoked the old root now?", cut_off),
