@@ -1,0 +1,190 @@
+"""A server as a whole: what its start refuses, and what it does by the hour."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.files import lock_state
+from agents.runtime.lifecycle import Stop
+from agents.runtime.notify import Notifier
+from agents.server.app import Server, run
+from agents.server.operations import ServerOperations
+from pki import heads
+from pki.certificates import Kind
+from protocol.messages import Issued
+from tests.support.clock import FakeClock, settle
+from tests.support.components import Component, FakeChannel, peer_of
+from tests.support.files import MemoryFiles
+from tests.support.logs import logged
+from tests.support.servers import config_in, enrolled, opened, prepared
+
+HOUR = timedelta(hours=1)
+
+
+@asynccontextmanager
+async def by_the_hour(server: Server) -> AsyncIterator[None]:
+    """The loop that signs heads, beside the test."""
+    loop = asyncio.create_task(server._heads())
+    await settle()
+    try:
+        yield
+        assert not loop.done()
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+
+def head_time(server: Server) -> int:
+    head = server.trust.head(server.authority.slot)
+    assert head is not None
+    return head.time
+
+
+async def pass_hours(server: Server, clock: FakeClock, hours: int) -> None:
+    for _ in range(hours):
+        before = head_time(server)
+        await clock.advance(HOUR)
+        while head_time(server) == before:  # the store answers on another thread
+            await server.store.read(lambda _: None)
+            await settle()
+
+
+@pytest.mark.req("B10")
+async def test_a_head_is_signed_every_hour(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
+        times = [head_time(server)]
+        for _ in range(3):
+            await pass_hours(server, clock, 1)
+            times.append(head_time(server))
+        assert [after - before for before, after in pairwise(times)] == [3600] * 3
+
+
+@pytest.mark.req("I2")
+async def test_a_denial_is_in_each_head_until_the_key_would_have_expired(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
+        operations, hub = ServerOperations(server), Component()
+        await operations.setting_set("me", "pki_hub_tls_key_duration_days", "1")
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        answer = await enrolled(server, hub, Kind.HUB_TLS)
+        assert isinstance(answer, Issued)
+        denied = frozenset({peer_of(answer.chain).leaf.key_id})
+        await operations.approvals_decide("me", hub.key_id.hex(), "revoke", "")
+        await pass_hours(server, clock, 3)
+        assert server.trust.denied == denied
+        await pass_hours(server, clock, 22)
+        assert server.trust.denied == frozenset()
+
+
+@pytest.mark.req("B16")
+async def test_an_old_root_is_logged_once_a_day(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        await ServerOperations(server).setting_set("me", "root_age_warning_days", "1")
+        with logged() as lines:
+            async with by_the_hour(server):
+                await pass_hours(server, clock, 24)
+                assert [line["event"] for line in lines].count("root.old") == 0
+                await pass_hours(server, clock, 30)
+        assert [line["event"] for line in lines].count("root.old") == 2
+
+
+async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    state = config_in(tmp_path).state
+    async with prepared(tmp_path, files=files, clock=clock):
+        pass
+    backup = files.content[state / "pki.db"]
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        await server.new_root(bytes(32))
+        await server.new_root(bytes(32))
+    files.content[state / "pki.db"] = backup
+    async with prepared(tmp_path, files=files, clock=clock) as server, by_the_hour(server):
+        before = server.trust.latest_head()
+        await clock.advance(5 * HOUR)
+        assert server.trust.latest_head() == before
+        assert not (await ServerOperations(server).status())["can_sign"]
+
+
+# --- coverage's question: is it there?
+
+
+@pytest.mark.req("B12")
+async def test_a_hub_is_there_while_its_link_is(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        operations, hub = ServerOperations(server), Component()
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        answer = await enrolled(server, hub, Kind.HUB_TLS)
+        assert isinstance(answer, Issued)
+        assert [one.present for one in server.approved_components()] == [False]
+        link = FakeChannel(peer_of(answer.chain))
+        link.on_closed = asyncio.get_running_loop().create_future()  # type: ignore[attr-defined]  # what Links needs
+        server.links.add(link.channel)
+        assert [one.present for one in server.approved_components()] == [True]
+        link.on_closed.set_result(None)  # type: ignore[attr-defined]  # as above
+        await settle()
+        assert [one.present for one in server.approved_components()] == [False]
+
+
+# --- what a start refuses
+
+
+async def test_a_standby_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    config_in(tmp_path).standby.mkdir(mode=0o755)
+    with pytest.raises(StateError, match="entered by others") as refusal:
+        async with opened(tmp_path):
+            pass
+    assert "chmod 700" in refusal.value.hint
+    assert list(config_in(tmp_path).state.iterdir()) == []
+
+
+@pytest.mark.req("C4")
+async def test_a_ledger_that_is_damaged_is_kept_as_it_is(tmp_path: Path) -> None:
+    async with prepared(tmp_path):
+        pass
+    state = config_in(tmp_path).state
+    for path in state.glob("ledger.*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    before = {path: path.read_bytes() for path in state.iterdir()}
+    with pytest.raises(DamagedError):
+        async with opened(tmp_path):
+            pass
+    assert {path: path.read_bytes() for path in state.iterdir()} == before
+
+
+@pytest.mark.req("C4")
+async def test_the_key_file_of_another_backup_makes_no_new_keys(tmp_path: Path) -> None:
+    async with prepared(tmp_path):
+        pass
+    state = config_in(tmp_path).state
+    (state / "pki.key").write_bytes(bytes(32))
+    before = {path: path.read_bytes() for path in state.iterdir()}
+    with pytest.raises(StateError, match="does not open"):
+        async with opened(tmp_path):
+            pass
+    assert {path: path.read_bytes() for path in state.iterdir()} == before
+
+
+@pytest.mark.sockets
+async def test_a_second_server_on_the_same_state_is_refused(tmp_path: Path) -> None:
+    config, clock = config_in(tmp_path), FakeClock()
+    with lock_state(config.state, "server"), pytest.raises(StateError):
+        await run(config, clock=clock, stop=Stop(clock, Notifier(None)))
+    assert not (config.state / "pki.db").exists()
+    assert not (config.state / "server.db").exists()
+
+
+async def test_the_first_head_names_genesis(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        head = heads.parse_head(server.trust.latest_head() or b"").head
+        assert (head.n, head.denied) == (0, ())
+        assert head.entry_id == server.authority.slot
