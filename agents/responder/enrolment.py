@@ -2,7 +2,7 @@
 
 A request is answered in this order, and a failure anywhere answers REFUSED and changes nothing:
 
-1. room       no more requests at work than `MAX_AT_WORK`, or "retry after" (E6).
+1. room       no more requests at work than there may be, or "retry after" (E6).
 2. kind       one that this responder signs.
 3. nonce      ours, for this identity key and kind, unspent, younger than a minute.
 4. identity   the identity key signed exactly this request, on this very link (B15); where the
@@ -108,6 +108,7 @@ class Enrolment:
 
     Args:
         signing: who signs each kind.
+        most: requests that may be at work at once.
         random: gives serial numbers.
     """
 
@@ -119,6 +120,7 @@ class Enrolment:
         record: IssuanceRecord,
         clock: Clock,
         log: Logger,
+        most: int = MAX_AT_WORK,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._signing = signing
@@ -126,6 +128,7 @@ class Enrolment:
         self._record = record
         self._clock = clock
         self._log = log
+        self._most = most
         self._random = random
         self._nonces = Nonces(clock, random=random)
         self._at_work = 0
@@ -147,7 +150,7 @@ class Enrolment:
 
     async def enrol(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
         """Sign a request, or say why not."""
-        if self._at_work >= MAX_AT_WORK:
+        if self._at_work >= self._most:
             return Refused(reason="busy", text="too many requests", retry_after=RETRY_AFTER)
         self._at_work += 1
         started = self._clock.monotonic()

@@ -17,31 +17,65 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from agents.runtime.config import option
+
 __all__ = ["Admission", "Buckets", "Gate", "Pass"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """The bounds of one listener."""
+    """The bounds of a port: over one of them a peer is told when to come back, or dropped."""
 
-    connections: int = 10_000
-    """Connections at once: 360 MiB. A responder keeps two a chain, and short visits."""
-    per_address: int = 250
-    """Connections of one address at once: a site behind one address translation."""
-    handshakes: int = 64
-    """Handshakes in flight: 80 ms of work queued on one core."""
-    courtesies: int = 16
-    """Handshakes in flight beyond those, only to say RETRY_AFTER."""
-    discovery_burst: int = 10
-    """Discovery links that one address may open in a row."""
-    discovery_interval: float = 60.0
-    """Seconds after which it may open one more."""
-    addresses: int = 10_000
-    """Addresses whose discovery links are counted; the longest unseen is forgotten."""
-    busy_retry_after: float = 2.0
-    """Seconds told when handshakes are the bound: it passes as fast as it came."""
-    full_retry_after: float = 30.0
-    """Seconds told when connections are the bound."""
+    connections: int = option(
+        10_000,
+        "Connections at once; 360 MiB. A responder keeps two a chain, and has short visits.",
+        minimum=1,
+    )
+    per_address: int = option(
+        250,
+        "Connections of one address at once: a whole site behind one address translation.",
+        minimum=1,
+    )
+    handshakes: int = option(
+        64, "Handshakes in flight: 80 ms of work queued on one core.", minimum=1
+    )
+    courtesies: int = option(
+        16, "Handshakes in flight beyond those, only to say when to come back.", minimum=0
+    )
+    requests: int = option(
+        256, "Requests for a certificate at work at once, about 1 ms of work each.", minimum=1
+    )
+    send_buffer: int = option(
+        256 * 1024,
+        "Bytes waiting to be written to one peer, above which nothing more is read from it.",
+        "bytes",
+        minimum=64 * 1024,
+    )
+    discovery_burst: int = option(
+        10, "Discovery links that one address may open in a row.", minimum=1
+    )
+    discovery_interval: float = option(
+        60.0, "After how long it may open one more.", "seconds", minimum=0.1
+    )
+    addresses: int = option(
+        10_000,
+        "Addresses whose discovery links are counted; the longest unseen is forgotten.",
+        minimum=1,
+    )
+    busy_retry_after: float = option(
+        2.0,
+        "When to come back where handshakes are the bound: that passes as fast as it came.",
+        "seconds",
+        minimum=0,
+        maximum=3600,
+    )
+    full_retry_after: float = option(
+        30.0,
+        "When to come back where connections are the bound.",
+        "seconds",
+        minimum=0,
+        maximum=3600,
+    )
 
 
 class Pass(Enum):

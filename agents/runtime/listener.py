@@ -16,6 +16,7 @@ import asyncio
 import errno
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 from OpenSSL import SSL
@@ -109,6 +110,10 @@ class Listener:
                 return endpoint.contexts.server()
             return client_context(endpoint.contexts, link_class)
 
+        if admission is not None:
+            high = admission.send_buffer
+            limits = replace(endpoint.limits, send_high_water=high, send_low_water=high // 4)
+            endpoint = replace(endpoint, limits=limits)
         side = Side(
             endpoint=endpoint,
             verify=verify,

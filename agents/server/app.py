@@ -139,6 +139,7 @@ class Server:
             record=self.issued,
             clock=clock,
             log=log,
+            most=config.admission.requests,
         )
         self.service = Service(
             self.member,
@@ -190,6 +191,7 @@ class Server:
             verify=self.member.verifier(
                 roles=frozenset({Role.CLIENT, Role.HUB}), client_ca_of=lambda: self.member.id
             ),
+            admission=self.config.admission,
             on_channel=self._opened,
             kind="server port",
             expected="a client of ours, or a hub",

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime.config import DEFAULT_PORT, HostPort, option
+from agents.runtime.admission import Admission
+from agents.runtime.config import DEFAULT_PORT, HostPort, option, table
 
 __all__ = ["Config"]
 
@@ -33,4 +34,8 @@ class Config:
     )
     pending_seconds: float = option(
         30.0, "How soon a component that waits for approval asks again.", "seconds", minimum=1
+    )
+    admission: Admission = table(
+        Admission,
+        "How many may be at the port at once. Who is one too many is told when to come back.",
     )

@@ -133,6 +133,7 @@ class ZoneServer:
             record=records,
             clock=clock,
             log=log,
+            most=config.admission.requests,
         )
         self.service = Service(
             self.member,
@@ -218,6 +219,7 @@ class ZoneServer:
             verify=self.member.verifier(
                 roles=frozenset({Role.CLIENT}), client_ca_of=lambda: self.member.id
             ),
+            admission=self.config.admission,
             on_channel=self.links.accept,
             kind="zone server port",
             expected="a client of ours",
@@ -231,6 +233,7 @@ class ZoneServer:
             endpoint=self.member.endpoint,
             handler=self.handle_hub,
             verify=self.member.verifier(roles=frozenset({Role.HUB})),
+            admission=self.config.admission,
             server_side=False,
             classify=self._classify,
             on_channel=self._hub_opened,

@@ -10,7 +10,8 @@ from agents.member.options import (
     log_option,
     state_option,
 )
-from agents.runtime.config import DEFAULT_PORT, HostPort, option
+from agents.runtime.admission import Admission
+from agents.runtime.config import DEFAULT_PORT, HostPort, option, table
 
 __all__ = ["Config"]
 
@@ -36,3 +37,7 @@ class Config:
     )
     log: Path | None = log_option()
     log_level: str = log_level_option()
+    admission: Admission = table(
+        Admission,
+        "How many may be at each port at once. Who is one too many is told when to come back.",
+    )

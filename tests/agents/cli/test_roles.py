@@ -86,7 +86,7 @@ def test_no_configuration_is_a_clear_error(
 def test_a_level_that_is_none_is_refused(role: str, tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     text = call(role, "config", "new").out
-    file.write_text(f'{text}\nlog_level = "loud"\n')
+    file.write_text(f'log_level = "loud"\n{text}')
     ended = call(role, "config", "check", "--config", str(file))
     assert (ended.code, ended.out) == (2, "")
     assert "log_level: got 'loud', expected one of debug, info" in ended.err

@@ -449,7 +449,7 @@ async def test_who_cannot_sign_now_says_when_to_ask_again(bench: Bench) -> None:
 async def test_surplus_requests_are_told_when_to_retry_and_the_others_are_served(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolment, "MAX_AT_WORK", 3)
+    monkeypatch.setattr(bench.service, "_most", 3)
     bench.clients.gate = asyncio.Event()
     asked = [asyncio.create_task(bench.enrol(bench.request(Component()))) for _ in range(3)]
     await settle()
@@ -464,7 +464,7 @@ async def test_surplus_requests_are_told_when_to_retry_and_the_others_are_served
 async def test_a_request_that_fails_gives_its_room_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolment, "MAX_AT_WORK", 1)
+    monkeypatch.setattr(bench.service, "_most", 1)
     for _ in range(3):
         message = msgspec.structs.replace(bench.request(Component()), signature=b"")
         refused(await bench.enrol(message), "request")

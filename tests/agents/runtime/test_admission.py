@@ -1,10 +1,16 @@
 """Counting at the door, without a door."""
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.runtime.admission import Admission, Buckets, Gate, Pass
+from agents.runtime.config import load, render_sample
+from agents.runtime.errors import ConfigError
+from agents.server.config import Config as ServerConfig
+from agents.zone_server.config import Config as ZoneServerConfig
 
 
 class TestBuckets:
@@ -92,3 +98,18 @@ class TestGate:
             gate.settled(Pass.ENTER)
             gate.left(str(n))
         assert not gate._by_address
+
+
+@pytest.mark.req("E6")
+@pytest.mark.parametrize("role", [ServerConfig, ZoneServerConfig])
+def test_the_bounds_are_settings_with_documented_defaults(
+    role: type[ServerConfig | ZoneServerConfig],
+) -> None:
+    assert role().admission == Admission()
+    set_ = load("[admission]\nhandshakes = 3\nper_address = 7\n", role).admission
+    assert (set_.handshakes, set_.per_address) == (3, 7)
+    sample = render_sample(role)
+    for field in fields(Admission):
+        assert f"\n#{field.name} = {getattr(Admission(), field.name)}\n" in sample
+    with pytest.raises(ConfigError, match=r"admission.handshakes.*at least 1"):
+        load("[admission]\nhandshakes = 0\n", role)
