@@ -9,6 +9,8 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from agents.runtime.errors import StateError
+
 __all__ = ["SOCKET", "serve_control"]
 
 SOCKET = "control.sock"
@@ -18,13 +20,23 @@ Command = Callable[[], Awaitable[None]]
 
 
 async def serve_control(folder: Path, commands: Mapping[str, Command]) -> None:
-    """Answer until cancelled. A command that fails answers with its error."""
+    """Answer until cancelled. A command that fails answers with its error.
+
+    Raises:
+        StateError: the socket cannot be made.
+    """
     path = folder / SOCKET
     path.unlink(missing_ok=True)
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.setblocking(False)
-        listening.bind(str(path))
+        try:
+            listening.bind(str(path))
+        except OSError as exc:
+            raise StateError(
+                f"cannot listen on {path}: {(exc.strerror or str(exc)).lower()}",
+                hint="the path of a socket has 107 bytes at most: set a shorter state directory",
+            ) from exc
         path.chmod(0o600)
         try:
             while True:
