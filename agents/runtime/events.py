@@ -160,6 +160,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "daemon.reloaded": Event("The configuration was read again and is in use."),
         "daemon.started": Event("The program is ready for work.", "version"),
         "daemon.stopping": Event("The program was asked to stop, and does.", "reason"),
+        "denied.crowded": Event(
+            "More keys are to be denied than a HEAD can name: make a new root and revoke the old.",
+            "reason",
+        ),
         "deployment.founded": Event(
             "The first start of a server made a root and a ledger.",
             "deployment",

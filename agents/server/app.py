@@ -54,6 +54,7 @@ from agents.server.store.issued import IssuedTable
 from pki import certificates, rotation
 from pki import trust as ledger_trust
 from pki.certificates import Facts, Kind
+from pki.heads import MAX_DENIED
 from pki.keys import KeyId
 from pki.names import Role
 from protocol.messages import Message, Relay
@@ -360,15 +361,25 @@ class Server:
         return await self.store.read(partial(approvals.every, state=State.APPROVED))
 
     async def _denied(self) -> list[KeyId]:
-        """Keys of components that are no longer approved, until they would have expired."""
-        now = self.clock.now()
+        """Keys of components that are no longer approved, until they would have expired.
+
+        What is under a revoked root is void with it. If a head has no room for all, client
+        CAs are denied first, for all that is below them, then what is good for longest.
+        """
+        now, trusted = self.clock.now(), self.trust.trusted
         gone = await self.store.read(partial(approvals.every, state=State.REVOKED))
         records = [
             record
             for one in gone
             for record in await self.issued.unexpired(now, holder=one.identity[:16])
+            if record.root in trusted
         ]
-        return [KeyId(record.key_id) for record in records]
+        records.sort(key=lambda record: record.not_after, reverse=True)
+        records.sort(key=lambda record: record.kind != Kind.CLIENT_CA)
+        denied = list(dict.fromkeys(KeyId(record.key_id) for record in records))
+        if len(denied) > MAX_DENIED:
+            log.error("denied.crowded", reason=f"{len(denied)} keys, a head has {MAX_DENIED}")
+        return denied[:MAX_DENIED]
 
     def _latest_head(self) -> bytes:
         head = self.trust.latest_head()

@@ -13,9 +13,10 @@ from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.files import lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.notify import Notifier
+from agents.server import app
 from agents.server.app import Server, run
 from agents.server.operations import ServerOperations
-from pki import heads
+from pki import certificates, heads
 from pki.certificates import Kind
 from protocol.messages import Issued
 from tests.support.clock import FakeClock, settle
@@ -112,6 +113,26 @@ async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
         await clock.advance(5 * HOUR)
         assert server.trust.latest_head() == before
         assert not (await ServerOperations(server).status())["can_sign"]
+
+
+async def test_more_denials_than_a_head_has_room_for_stop_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_DENIED", 3)
+    async with prepared(tmp_path) as server:
+        operations, zone = ServerOperations(server), Component()
+        await enrolled(server, zone, Kind.ZONE_SERVER_TLS)
+        await operations.approvals_decide("me", zone.key_id.hex(), "approve", "")
+        issued = []
+        for kind in (*[Kind.ZONE_SERVER_TLS] * 4, Kind.CLIENT_CA):
+            answer = await enrolled(server, zone, kind)
+            assert isinstance(answer, Issued)
+            issued.append(certificates.read(answer.chain[0]).key_id)
+        with logged() as lines:
+            await operations.approvals_decide("me", zone.key_id.hex(), "revoke", "")
+        assert issued[-1] in server.trust.denied
+        assert len(server.trust.denied) == 3
+        assert "denied.crowded" in {line["event"] for line in lines}
 
 
 # --- coverage's question: is it there?
