@@ -1,0 +1,201 @@
+"""What a zone server remembers: on disk before it counts, through kills and starts."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agents.responder.records import AckRecord, ClientRecord, Credential, IssuedRecord
+from agents.runtime.errors import DamagedError
+from agents.runtime.journal import Journal
+from agents.zone_server.records import ZoneRecords
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def issued(serial: int = 1 << 127, *, days: int = 7) -> IssuedRecord:
+    return IssuedRecord(
+        serial=serial,
+        kind="client-tls",
+        holder=bytes(16),
+        key_id=bytes(range(32)),
+        issuer=bytes(32),
+        root=bytes(32),
+        not_before=NOW,
+        not_after=NOW + days * DAY,
+        at=NOW,
+    )
+
+
+def client(number: int, *, port: int = 1) -> ClientRecord:
+    return ClientRecord(
+        id=bytes([number] * 16),
+        host="host",
+        claimed="192.0.2.1",
+        seen="192.0.2.2",
+        port=port,
+        protocol=1,
+        version="0.1.0",
+        last_registration=NOW,
+        key_not_after=NOW + DAY,
+        root=bytes(32),
+        responder=bytes(16),
+        token_out=b"out",
+        token_shown=None,
+        lost_at=None,
+        first_seen=NOW,
+    )
+
+
+def ack(number: int, n: int) -> AckRecord:
+    return AckRecord(
+        component=bytes([number] * 16),
+        slot=bytes(32),
+        n=n,
+        entry_id=bytes(32),
+        spki=b"spki",
+        signature=b"signature",
+        role="client",
+        credentials=(Credential("client-tls", bytes(32), bytes(32), 1_800_000_000),),
+        at=NOW,
+    )
+
+
+@asynccontextmanager
+async def records(folder: Path, now: datetime = NOW) -> AsyncIterator[ZoneRecords]:
+    opened = await ZoneRecords.open(folder / "records.log", now)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+class TestKept:
+    async def test_rows_are_there_at_the_next_start(self, tmp_path: Path) -> None:
+        async with records(tmp_path) as first:
+            await first.record(issued())
+            await first.save([client(1), client(2)])
+            await first.save_ack(ack(1, 4))
+        async with records(tmp_path) as again:
+            assert again.signed == 1
+            assert await again.load() == [client(1), client(2)]
+            assert await again.load_acks() == [ack(1, 4)]
+
+    async def test_of_a_client_the_last_row_is_kept(self, tmp_path: Path) -> None:
+        async with records(tmp_path) as first:
+            for port in (1, 2, 3):
+                await first.save([client(1, port=port)])
+            await first.save_ack(ack(1, 1))
+            await first.save_ack(ack(1, 2))
+        async with records(tmp_path) as again:
+            assert await again.load() == [client(1, port=3)]
+            assert await again.load_acks() == [ack(1, 2)]
+
+    @pytest.mark.parametrize("serial", [1, 2**63, 2**64, 2**127, 2**128 - 1, 2**159 - 1])
+    async def test_serial_numbers_of_every_size(self, tmp_path: Path, serial: int) -> None:
+        async with records(tmp_path) as first:
+            await first.record(issued(serial))
+        async with records(tmp_path) as again:
+            assert list(again._issued) == [serial]
+            assert again._issued[serial] == issued(serial)
+
+    @pytest.mark.req("A6")
+    async def test_the_count_goes_on_through_starts_and_expiries(self, tmp_path: Path) -> None:
+        for start in range(4):
+            async with records(tmp_path, NOW + 30 * start * DAY) as now:
+                assert now.signed == 3 * start
+                for number in range(3):
+                    await now.record(issued(1 + number + 10 * start))
+                assert now.signed == 3 * start + 3
+
+    async def test_what_has_expired_is_dropped_at_a_start(self, tmp_path: Path) -> None:
+        async with records(tmp_path) as first:
+            await first.record(issued(1, days=1))
+            await first.record(issued(2, days=9))
+        async with records(tmp_path, NOW + 2 * DAY) as again:
+            assert list(again._issued) == [2]
+            assert again.signed == 2
+
+    async def test_the_log_does_not_grow_by_starts(self, tmp_path: Path) -> None:
+        async with records(tmp_path) as first:
+            for port in range(50):
+                await first.save([client(1, port=port)])
+        sizes = []
+        for _ in range(3):
+            async with records(tmp_path):
+                sizes.append((tmp_path / "records.log").stat().st_size)
+        assert len(set(sizes)) == 1
+        assert sizes[0] < 2000
+
+
+class TestDamage:
+    async def test_a_record_that_is_none_of_ours_is_named(self, tmp_path: Path) -> None:
+        journal, _ = Journal.open(tmp_path / "records.log")
+        await journal.append(b"\x92\xa5other\x01")
+        await journal.close()
+        with pytest.raises(DamagedError, match="none of ours") as caught:
+            async with records(tmp_path):
+                pass
+        assert caught.value.hint
+
+    async def test_a_torn_end_costs_the_torn_record_alone(self, tmp_path: Path) -> None:
+        async with records(tmp_path) as first:
+            await first.save([client(1)])
+            await first.save([client(2)])
+        path = tmp_path / "records.log"
+        path.write_bytes(path.read_bytes()[:-3])
+        async with records(tmp_path) as again:
+            assert await again.load() == [client(1)]
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from agents.zone_server.records import ZoneRecords
+from tests.agents.zone_server.test_records import NOW, client, issued
+
+async def main() -> None:
+    opened = await ZoneRecords.open(Path(sys.argv[1]) / "records.log", NOW)
+    for number in range(100000):
+        await opened.record(issued(1 + number))
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.sockets
+@pytest.mark.req("A6", "C8")
+@pytest.mark.parametrize("answers", [1, 2, 7, 40])
+async def test_what_was_recorded_before_a_kill_is_there_after_it(
+    tmp_path: Path, answers: int
+) -> None:
+    """The certificate leaves when `record` has returned: none that left may be missing."""
+    left = killed_after(tmp_path, answers)
+    async with records(tmp_path) as again:
+        assert left <= set(again._issued)
+        assert again.signed == len(again._issued)
+
+
+def killed_after(folder: Path, answers: int) -> set[int]:
+    """Let a process record, kill it after so many; the serials whose `record` had returned."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    assert writer.stdout is not None
+    with writer:
+        for _ in range(answers):
+            writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read().split()
+    return {1 + number for number in range(answers)} | {1 + int(number) for number in rest}
