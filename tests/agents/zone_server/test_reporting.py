@@ -166,7 +166,7 @@ async def test_what_came_while_it_reported_is_not_forgotten() -> None:
     case = Case()
     older = case.ack()
     newer = replace(older, n=1)
-    told = []
+    told: list[int] = []
 
     async def meanwhile(_channel: Channel, message: Message) -> Message:
         assert isinstance(message, Report)
