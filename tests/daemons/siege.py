@@ -1,0 +1,292 @@
+"""A whole deployment that has rotated, revoked and denied, and the one who attacks it.
+
+The attacker speaks the real protocol over plain blocking sockets: `protocol.link` does the
+thinking, and there is nothing of `agents` on his side.
+"""
+
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from pki.certificates import Kind
+from pki.issuance import Issuer
+from protocol.access import LinkClass
+from protocol.link import Closed, Link, Opened, Received
+from protocol.messages import LedgerEntries, LedgerGet, Message, Ping, Pong
+from protocol.states import State
+from protocol.tls import Credentials, client_context, server_context
+from tests.support.daemons import Daemon, Site
+from tests.support.links import FakePeer
+from tests.support.nursery import PATIENCE
+from tests.support.thief import Loot, Part, issuer_of, keyring_of, stolen
+
+__all__ = ["Impostor", "Siege", "Talk", "besiege", "knock", "resumes", "until"]
+
+
+@dataclass
+class Siege:
+    """A deployment under attack."""
+
+    site: Site
+    loot: Loot
+    roots: tuple[bytes, ...]
+    server: Daemon
+    zone: Daemon
+    hub: Daemon
+    inside: Daemon
+    outside: Daemon
+
+    def part(self, kind: Kind, responder: Daemon | None = None) -> Part:
+        """Whom a link expects: an honest component that there is."""
+        if kind is Kind.CLIENT_TLS:
+            assert responder is not None
+            client = self.inside if responder is self.server else self.outside
+            ca = issuer_of(stolen(responder, Kind.CLIENT_CA))
+            return Part(kind, keyring_of(client).id, ca, keyring_of(responder).id)
+        holder = {
+            Kind.SERVER_TLS: self.server,
+            Kind.HUB_TLS: self.hub,
+            Kind.ZONE_SERVER_TLS: self.zone,
+        }[kind]
+        return Part(kind, keyring_of(holder).id, self.loot.root)
+
+
+def until(claim: Callable[[], bool]) -> None:
+    """Look at files until a claim about them is true: they send no events."""
+    pause = threading.Event()
+    for _ in range(1500):
+        if claim():
+            return
+        pause.wait(0.02)
+    raise AssertionError("it never became true")
+
+
+def besiege(site: Site) -> Siege:
+    """Start everything, rotate, revoke the old root, and deny one zone server."""
+    server = site.start_server()
+    zone, traitor = site.add_zone("zone", 2).launch(), site.add_zone("traitor", 3).launch()
+    hub_ports = [f"{site.address(host)}:{site.port + 1}" for host in (2, 3)]
+    hub = site.add_hub("hub", *hub_ports).launch()
+    inside = site.add_client("inside", 11).launch()
+    site.approve("hub")
+    site.approve("zone-server", 2)
+    zone.wait("key.activated", kind="client-ca")
+    traitor.wait("key.activated", kind="client-ca")
+    outside = site.add_client("outside", 12, servers=[f"{site.address(2)}:{site.port}"]).launch()
+    inside.wait("key.activated")
+    outside.wait("key.activated")
+    old = {daemon.name: issuer_of(stolen(daemon, Kind.CLIENT_CA)) for daemon in (server, zone)}
+    old_root = root_issuer(server)
+
+    everybody = (zone, traitor, hub, inside, outside)
+    created = site.api.post("roots", confirmed=True)["root"]["fingerprint"]
+    for daemon in everybody:
+        daemon.wait("key.activated", root=created)
+    for daemon in (zone, traitor):
+        daemon.wait("key.activated", root=created, kind="client-ca")
+        daemon.wait("key.activated", root=created, kind="zone-server-tls")
+    outside.wait("key.activated", root=created)
+    denied, denied_ca = (stolen(traitor, kind) for kind in (Kind.ZONE_SERVER_TLS, Kind.CLIENT_CA))
+    site.api.post(
+        "roots", "server.test Root 0", "revoke", key_in_doubt=True, reason="test", confirmed=True
+    )
+    site.api.post("approvals", keyring_of(traitor).id.hex(), "revoke", reason="test")
+    known = {held.leaf.fingerprint for held in (denied, denied_ca)}
+    for daemon in (server, zone, hub, inside, outside):
+        until(partial(_has_followed, daemon, known))
+    ids = {daemon.name: keyring_of(daemon).id for daemon in (server, zone)}
+    cas = {
+        name: issuer_of(stolen(daemon, Kind.CLIENT_CA))
+        for name, daemon in (("server", server), ("zone", zone))
+    }
+    root = root_issuer(server)
+    loot = Loot(
+        deployment=bytes.fromhex(server.status()["deployment"]),
+        root=root,
+        revoked_root=old_root,
+        revoked_cas={ids[name]: old[name] for name in ids},
+        denied=denied,
+        denied_ca=issuer_of(denied_ca),
+        client=stolen(inside, Kind.CLIENT_TLS),
+        other_ca={ids["server"]: cas["zone"], ids["zone"]: cas["server"]},
+    )
+    return Siege(site, loot, root.chain, server, zone, hub, inside, outside)
+
+
+def _has_followed(daemon: Daemon, denied: set[str]) -> bool:
+    status = daemon.status()
+    return denied <= set(status["denied"]) and len(status["roots"]) == 1
+
+
+def root_issuer(server: Daemon) -> Issuer:
+    """The root under which a server's own TLS key stands, as somebody who has stolen it."""
+    held = stolen(server, Kind.SERVER_TLS)
+    key = keyring_of(server).root(held.root)
+    assert key is not None
+    return Issuer(key, (held.chain[-1],))
+
+
+@dataclass
+class Talk:
+    """One connection, as the attacker saw it."""
+
+    opened: LinkClass | None = None
+    heard: list[Message] = field(default_factory=list)
+    closed: Closed | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the other side ended it, in words or by an alert, before it said anything."""
+        return self.closed is not None and self.closed.by_peer and not self.heard
+
+
+def talk(sock: socket.socket, link: Link, *, asks: bool) -> Talk:
+    """Carry a link over a socket until it ends, or until a question of ours was answered."""
+    said = Talk()
+    sock.settimeout(PATIENCE)
+    while True:
+        sock.sendall(link.data_to_send())
+        try:
+            data = sock.recv(65536)
+        except ConnectionError:
+            data = b""
+        for event in link.receive_data(data, 0.0) if data else link.receive_eof(0.0):
+            match event:
+                case Opened(link_class=link_class):
+                    said.opened = link_class
+                    if asks and link.state is State.OPEN:  # or its CLOSE came along
+                        link.send(Ping(id=1, call=1))
+                case Received(message=Pong()):
+                    return said
+                case Received(message=message):
+                    said.heard.append(message)
+                    if isinstance(message, LedgerGet):
+                        link.send(
+                            LedgerEntries(
+                                slot=message.slot, first=message.n, entries=[], call=message.call
+                            )
+                        )
+                case Closed():
+                    said.closed = event
+                    return said
+
+
+def make_link(
+    shown: Credentials,
+    roots: tuple[bytes, ...],
+    *,
+    role: str,
+    victim: str,
+    server_side: bool,
+) -> Link:
+    """An attacker's end of a link: it believes whoever is at the other."""
+    make = server_context if server_side else client_context
+    return Link(
+        make(shown, roots),
+        server_side=server_side,
+        local_role=role,
+        verify=lambda _chain: FakePeer(victim),
+        link_class=None if server_side else LinkClass.MEMBER,
+        handshake_deadline=float("inf"),
+        idle_timeout=float("inf"),
+    )
+
+
+def knock(
+    host: str,
+    port: int,
+    *,
+    role: str,
+    victim: str,
+    shown: Credentials,
+    roots: tuple[bytes, ...],
+    server_side: bool = False,
+) -> Talk:
+    """Dial as an attacker; `server_side` like a hub at a zone server's hub port."""
+    link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
+    with socket.create_connection((host, port)) as sock:
+        return talk(sock, link, asks=not server_side)
+
+
+class Impostor:
+    """Somebody who waits where an honest component is expected, and notes what he is shown."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        role: str,
+        victim: str,
+        shown: Credentials,
+        roots: tuple[bytes, ...],
+        server_side: bool,
+    ) -> None:
+        self.shown = shown
+        self.talks: list[Talk] = []
+        self._make: Callable[[], Link] = lambda: make_link(
+            shown, roots, role=role, victim=victim, server_side=server_side
+        )
+        self._socket = socket.create_server((host, port))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Impostor":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Stop waiting, and let a talk that is under way come to its end."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                return
+            with sock:
+                self.talks.append(talk(sock, self._make(), asks=False))
+
+
+def resumes(
+    host: str, port: int, shown: Credentials, roots: tuple[bytes, ...]
+) -> tuple[bool, bool]:
+    """Connect twice with another TLS library, the second time with the first one's session.
+
+    Returns:
+        Whether the server gave something to resume by, and whether it resumed.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.load_verify_locations(cadata="".join(ssl.DER_cert_to_PEM_cert(root) for root in roots))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shown.pem"
+        chain = [x509.load_der_x509_certificate(der) for der in shown.chain]
+        path.write_bytes(
+            b"".join(one.public_bytes(Encoding.PEM) for one in chain)
+            + shown.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        context.load_cert_chain(path)
+    with _connect(context, host, port, None) as first:
+        session = first.session
+        assert first.session_reused is False
+        given = session is not None and (bool(session.id) or session.has_ticket)
+    with _connect(context, host, port, session) as second:
+        return given, bool(second.session_reused)
+
+
+def _connect(
+    context: ssl.SSLContext, host: str, port: int, session: ssl.SSLSession | None
+) -> ssl.SSLSocket:
+    return context.wrap_socket(socket.create_connection((host, port)), session=session)

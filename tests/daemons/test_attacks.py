@@ -1,0 +1,276 @@
+"""Every link, and on each an attacker who is wrong in one way: refused, logged, shown nothing."""
+
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from agents.runtime.opening import REMEDIES
+from pki.certificates import Kind
+from protocol.access import LinkClass
+from protocol.messages import LedgerGet
+from protocol.tls import Credentials
+from tests.daemons.siege import Impostor, Siege, Talk, besiege, knock, resumes
+from tests.support.daemons import Daemon, Line, Site
+from tests.support.thief import ATTACKS, leaf_id, mint
+
+pytestmark = pytest.mark.sockets
+
+attacks = pytest.mark.parametrize("attack", ATTACKS)
+
+
+@pytest.fixture(scope="module")
+def siege(make_site: Callable[[], Site]) -> Siege:
+    return besiege(make_site())
+
+
+@pytest.fixture(scope="module")
+def victims(siege: Siege) -> dict[str, Daemon]:
+    """A client and a hub that have their certificates, and are stopped."""
+    client = siege.site.add_client("victim", 13).launch()
+    hub = siege.site.add_hub("victim-hub", "127.0.0.1:9").launch()
+    siege.site.approve("hub")
+    client.wait("key.activated")
+    hub.wait("key.activated")
+    assert client.stop() == 0
+    assert hub.stop() == 0
+    return {"client": client, "hub": hub}
+
+
+def refusal(victim: Daemon, shown: Credentials, reason: str) -> Line:
+    """The one line of a refusal: which link, whose key, what was expected, what to do."""
+    line = victim.wait("link.refused", fingerprint=leaf_id(shown))
+    assert line["reason"] == reason, line
+    assert not line["by_peer"]
+    assert line["kind"]
+    assert line["link"]
+    assert line["expected"]
+    assert line["got"]
+    assert line["remedy"] == REMEDIES[reason]
+    assert len(victim.lines("link.refused", link=line["link"])) == 1
+    assert victim.lines("link.opened", link=line["link"]) == []
+    return line
+
+
+class TestServerPort:
+    @attacks
+    @pytest.mark.parametrize("kind", [Kind.CLIENT_TLS, Kind.HUB_TLS])
+    @pytest.mark.req("E1", "E5", "A12", "B4")
+    def test_refused(self, siege: Siege, attack: str, kind: Kind) -> None:
+        shown = ATTACKS[attack].forge(siege.loot, siege.part(kind, siege.server))
+        if kind is Kind.HUB_TLS and attack == "another role":
+            shown = mint(
+                siege.loot.root, Kind.SERVER_TLS, bytes(16), deployment=siege.loot.deployment
+            )
+        host, port = siege.site.address(1), siege.site.port
+        refused_at(siege, siege.server, host, port, shown, ATTACKS[attack].reason)
+
+    @pytest.mark.req("A12")
+    def test_client_of_another_responder(self, siege: Siege) -> None:
+        part = siege.part(Kind.CLIENT_TLS, siege.server)
+        other = siege.loot.other_ca[part.responder]
+        shown = mint(other, part.kind, part.id, deployment=siege.loot.deployment)
+        host, port = siege.site.address(1), siege.site.port
+        refused_at(siege, siege.server, host, port, shown, "wrong_role")
+
+
+class TestZoneServerPort:
+    @attacks
+    @pytest.mark.req("E1", "E5", "A12", "B4")
+    def test_refused(self, siege: Siege, attack: str) -> None:
+        shown = ATTACKS[attack].forge(siege.loot, siege.part(Kind.CLIENT_TLS, siege.zone))
+        host, port = siege.site.address(2), siege.site.port
+        refused_at(siege, siege.zone, host, port, shown, ATTACKS[attack].reason)
+
+    @pytest.mark.req("A12")
+    def test_client_of_another_responder(self, siege: Siege) -> None:
+        part = siege.part(Kind.CLIENT_TLS, siege.zone)
+        other = siege.loot.other_ca[part.responder]
+        shown = mint(other, part.kind, part.id, deployment=siege.loot.deployment)
+        host, port = siege.site.address(2), siege.site.port
+        refused_at(siege, siege.zone, host, port, shown, "wrong_role")
+
+
+class TestClientPort:
+    @attacks
+    @pytest.mark.req("E1", "E5", "A12", "B4", "G1")
+    def test_refused(self, siege: Siege, attack: str) -> None:
+        shown = ATTACKS[attack].forge(siege.loot, siege.part(Kind.CLIENT_TLS, siege.server))
+        host, port = siege.site.address(11), siege.site.port
+        refused_at(siege, siege.inside, host, port, shown, ATTACKS[attack].reason)
+
+    @pytest.mark.req("A12", "G6")
+    def test_client_of_another_responder(self, siege: Siege) -> None:
+        part = siege.part(Kind.CLIENT_TLS, siege.zone)
+        shown = mint(part.issuer, part.kind, part.id, deployment=siege.loot.deployment)
+        host, port = siege.site.address(11), siege.site.port
+        refused_at(siege, siege.inside, host, port, shown, "wrong_role")
+
+
+class TestHubPort:
+    """A false hub dials the zone server, which is the TLS client there."""
+
+    @attacks
+    @pytest.mark.req("E1", "E5", "A12", "B4", "E2")
+    def test_refused(self, siege: Siege, attack: str) -> None:
+        shown = ATTACKS[attack].forge(siege.loot, siege.part(Kind.HUB_TLS))
+        # Who was refused before has made the zone server ask the next one for news of the ledger.
+        while (talk := self._knock(siege, shown)).opened is LinkClass.DISCOVERY:
+            assert {type(message) for message in talk.heard} == {LedgerGet}
+        assert talk.heard == []
+        line = refusal(siege.zone, shown, ATTACKS[attack].reason)
+        assert line["kind"] == "zone server to hub"
+
+    def _knock(self, siege: Siege, shown: Credentials) -> Talk:
+        return knock(
+            siege.site.address(2),
+            siege.site.port + 1,
+            role="hub",
+            victim="zone-server",
+            shown=shown,
+            roots=siege.roots,
+            server_side=True,
+        )
+
+
+class TestFalseZoneServers:
+    """The hub is made to dial impostors, one for each attack."""
+
+    @pytest.mark.req("E1", "E5", "A12", "B4", "E2")
+    def test_hub_refuses_each_and_shows_nothing(self, siege: Siege) -> None:
+        forged = {
+            name: attack.forge(siege.loot, siege.part(Kind.ZONE_SERVER_TLS))
+            for name, attack in ATTACKS.items()
+        }
+        port = siege.site.port + 1
+        hosts = {name: siege.site.address(100 + place) for place, name in enumerate(forged)}
+        honest = f"{siege.site.address(2)}:{port}"
+        hub = siege.site.add_hub("scout", *(f"{host}:{port}" for host in hosts.values()), honest)
+        with ExitStack() as stack:
+            impostors = {
+                name: stack.enter_context(
+                    Impostor(
+                        hosts[name],
+                        port,
+                        role="zone-server",
+                        victim="hub",
+                        shown=shown,
+                        roots=siege.roots,
+                        server_side=False,
+                    )
+                )
+                for name, shown in forged.items()
+            }
+            hub.launch()
+            siege.site.approve("hub")
+            for name, shown in forged.items():
+                line = refusal(hub, shown, ATTACKS[name].reason)
+                assert line["kind"] == "hub to zone server"
+            # Among impostors it finds the honest one.
+            hub.wait("link.opened", kind="hub to zone server")
+            assert hub.stop() == 0
+        for impostor in impostors.values():
+            shown_nothing(impostor, dialer_is_tls_server=True)
+
+
+class TestFalseServers:
+    """A client, and a hub, are made to dial impostors."""
+
+    @attacks
+    @pytest.mark.parametrize("role", ["client", "hub"])
+    @pytest.mark.req("E1", "E5", "A12", "B4")
+    def test_refused_and_shown_nothing(
+        self, siege: Siege, victims: dict[str, Daemon], attack: str, role: str
+    ) -> None:
+        shown = ATTACKS[attack].forge(siege.loot, siege.part(Kind.SERVER_TLS))
+        host, port = siege.site.address(200), siege.site.port
+        victim = victims[role]
+        address = f"{host}:{port}"
+        victim.configure(**({"servers": [address]} if role == "client" else {"server": address}))
+        with Impostor(
+            host,
+            port,
+            role="server",
+            victim=role,
+            shown=shown,
+            roots=siege.roots,
+            server_side=True,
+        ) as impostor:
+            victim.launch()
+            refusal(victim, shown, ATTACKS[attack].reason)
+            assert victim.stop() == 0
+        shown_nothing(impostor, certified=ATTACKS[attack].reason != "untrusted")
+
+
+class TestResumption:
+    @pytest.mark.req("B4")
+    @pytest.mark.parametrize("where", ["server", "zone", "inside"])
+    def test_no_session_can_be_resumed(self, siege: Siege, where: str) -> None:
+        responder = siege.zone if where == "zone" else siege.server
+        part = siege.part(Kind.CLIENT_TLS, responder)
+        shown = mint(part.issuer, part.kind, uuid.uuid4().bytes, deployment=siege.loot.deployment)
+        host = siege.site.address({"server": 1, "zone": 2, "inside": 11}[where])
+        given, resumed = resumes(host, siege.site.port, shown, siege.roots)
+        assert not given
+        assert not resumed
+
+
+class TestAfterwards:
+    def test_everybody_still_serves(self, siege: Siege) -> None:
+        newcomer = siege.site.add_client("newcomer", 14).launch()
+        newcomer.wait("key.activated")
+        newcomer.wait("chain.placed")
+        for daemon in (siege.server, siege.zone, siege.hub, siege.inside, siege.outside):
+            assert daemon.running
+            assert daemon.lines("handler.failed") == []
+            assert daemon.lines("task.failed") == []
+
+    def test_the_honest_key_is_taken(self, siege: Siege) -> None:
+        """The same forger, wrong in no way: it is the wrongness that is refused above."""
+        part = siege.part(Kind.CLIENT_TLS, siege.server)
+        shown = mint(part.issuer, part.kind, uuid.uuid4().bytes, deployment=siege.loot.deployment)
+
+        talk = knock(
+            siege.site.address(1),
+            siege.site.port,
+            role="client",
+            victim="server",
+            shown=shown,
+            roots=siege.roots,
+        )
+        assert talk.opened is LinkClass.MEMBER
+        assert talk.closed is None
+
+
+def refused_at(
+    siege: Siege, victim: Daemon, host: str, port: int, shown: Credentials, reason: str
+) -> None:
+    talk = knock(
+        host,
+        port,
+        role="client",
+        victim="client" if victim.role == "client" else "server",
+        shown=shown,
+        roots=siege.roots,
+    )
+    assert talk.refused, talk
+    refusal(victim, shown, reason)
+
+
+def shown_nothing(
+    impostor: Impostor, *, certified: bool = False, dialer_is_tls_server: bool = False
+) -> None:
+    """No message but the question for the ledger, which tells nothing.
+
+    A certificate neither, with two exceptions that TLS 1.2 makes: its server shows its own before
+    it sees one, and its client shows its own to whoever holds a key that a root of ours has
+    `certified`, before dates and roles are looked at.
+    """
+    assert impostor.talks
+    for talk in impostor.talks:
+        assert {type(message) for message in talk.heard} <= {LedgerGet}
+        if not certified and not dialer_is_tls_server:
+            assert talk.opened in (None, LinkClass.DISCOVERY)
+            assert talk.closed is not None
+            assert talk.closed.shown_chain == ()
