@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from agents.member.links import REMAKE_WITHIN, Links
+from agents.member.links import REMAKE_WITHIN, SETTLED, Links
 from agents.member.member import Member
 from pki.names import Role
+from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from tests.support.channels import FakeChannel
-from tests.support.clock import settle
+from tests.support.clock import FakeClock, settle
 from tests.support.deployment import Deployment
 from tests.support.loops import SteppedLoop, stepped
 
@@ -25,6 +26,14 @@ class Case:
         channel = FakeChannel(peer=self.site.peer(role, root=root))
         self.links.add(channel.channel)
         return channel
+
+    def accept(self, link_class: LinkClass = LinkClass.MEMBER) -> FakeChannel:
+        channel = FakeChannel(peer=self.site.peer(Role.CLIENT), link_class=link_class)
+        self.links.accept(channel.channel)
+        return channel
+
+    def follow(self) -> None:
+        self.following = asyncio.ensure_future(self.links.follow(self.member))
 
     async def teach(self) -> None:
         self.site.teach(self.member.trust)
@@ -147,3 +156,52 @@ async def test_at_the_end_of_a_program_every_link_is_told(loop: SteppedLoop) -> 
     links = [case.link(), case.link(Role.HUB)]
     await case.links.close()
     assert [link.code for link in links] == [CloseCode.GOING_AWAY] * 2
+
+
+class TestOwnCertificate:
+    """Links that were made to us are made again under our new certificate."""
+
+    async def case(self) -> tuple[Case, FakeClock]:
+        case = Case()
+        clock = case.member.clock
+        assert isinstance(clock, FakeClock)
+        case.site.certify(case.member.keyring, case.member.kind)
+        case.follow()
+        await settle()
+        return case, clock
+
+    def renew(self, case: Case) -> None:
+        case.site.certify(case.member.keyring, case.member.kind)
+        case.member.credential_changed()
+
+    @stepped
+    async def test_those_that_were_accepted_end_a_second_later(self, loop: SteppedLoop) -> None:
+        case, clock = await self.case()
+        accepted, dialled, stranger = case.accept(), case.link(), case.accept(LinkClass.DISCOVERY)
+        self.renew(case)
+        await settle()
+        later = case.accept()
+        await clock.advance_network(SETTLED - 0.1)
+        assert accepted.is_open
+        await clock.advance_network(0.2)
+        assert accepted.code is CloseCode.TRUST_CHANGED
+        assert [x.is_open for x in (dialled, stranger, later)] == [True, True, True]
+
+    @stepped
+    async def test_a_change_of_trust_alone_ends_none(self, loop: SteppedLoop) -> None:
+        case, clock = await self.case()
+        accepted = case.accept()
+        case.site.rotate()
+        await case.teach()
+        await clock.advance_network(10 * SETTLED)
+        assert accepted.is_open
+
+    @stepped
+    async def test_the_next_renewal_counts_too(self, loop: SteppedLoop) -> None:
+        case, clock = await self.case()
+        for _ in range(3):
+            accepted = case.accept()
+            self.renew(case)
+            await settle()
+            await clock.advance_network(SETTLED)
+            assert accepted.code is CloseCode.TRUST_CHANGED
