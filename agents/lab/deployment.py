@@ -97,6 +97,14 @@ class Deployment:
         self._processes[place.name].signal(signal.SIGKILL)
         await self._ended(place.name)
 
+    def freeze(self, place: Place) -> None:
+        """Let a process stand still: it has not died, and does nothing."""
+        self._processes[place.name].signal(signal.SIGSTOP)
+
+    def thaw(self, place: Place) -> None:
+        """Let it go on."""
+        self._processes[place.name].signal(signal.SIGCONT)
+
     async def _ended(self, name: str) -> int:
         try:
             async with asyncio.timeout(STOP_WITHIN):

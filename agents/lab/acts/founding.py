@@ -69,6 +69,9 @@ async def approved(scene: Scene) -> str:
         return "" if "client-ca" in kinds else f"zone server holds {sorted(kinds)}"
 
     await lab.until("the zone server has its client CA", certified)
+    tables = lab.tables()
+    ports = {address for pid, address in tables.listening if pid == lab.pid(lab.layout.hub)}
+    expect(not ports, f"the hub listens on {ports}")
     shown = await lab.shown(lab.layout.zone, [scene.root(0)])
     expect(shown.leaf.kind is Kind.ZONE_SERVER_TLS, f"its port shows a {shown.leaf.kind}")
     log = await lab.operator.json("approvals", "log")

@@ -206,7 +206,7 @@ async def forged_tail(scene: Scene) -> str:
     await lab.until("it has the honest ledger", healed)
 
     async def shown() -> str:
-        await lab.shown(honest, [scene.root(2)])
+        await lab.shown(honest, [scene.root(-1)])
         return ""
 
     await lab.until("it shows a certificate under the newest root", shown)
