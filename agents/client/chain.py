@@ -105,6 +105,9 @@ class Chain:
     def put(self, answer: Registered) -> None:
         """Take the place that a registration gave us."""
         before = self.place
+        if answer.revision < self._backward_revision:
+            # The responder's word counts; its plans may have begun anew.
+            self._backward_revision = 0
         self.place = Place(answer.revision, answer.forward, answer.backward, answer.leader)
         if before.forward != answer.forward:
             self._moved.set()

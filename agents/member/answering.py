@@ -22,6 +22,6 @@ def proven(channel: Channel) -> Peer:
 
 def pong(channel: Channel, message: Ping) -> Pong | Refused:
     """Answer a ping, if it is its sender's own: who that is comes from the link."""
-    if message.sender != proven(channel).name.id:
+    if channel.peer is None or message.sender != channel.peer.name.id:
         return NOT_YOURS
     return Pong(id=message.id)

@@ -192,7 +192,9 @@ class Enrolment:
         held_up = await signing.admit(applicant)
         if held_up is not None:
             return held_up
-        return await self._issue(kind, component, message, await signing.terms(kind))
+        issued = await self._issue(kind, component, message, await signing.terms(kind))
+        # Whoever was revoked since was denied what was on record then: this must not leave.
+        return await signing.admit(applicant) or issued
 
     def _proven(self, message: Enrol, binding: Binding) -> bytes:
         """The component whose identity key signed this request for this link.

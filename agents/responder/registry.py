@@ -111,13 +111,28 @@ class Registry:
         return record is not None and self._is_present(record)
 
     async def adopt(self, rows: Sequence[ClientRecord]) -> None:
-        """Take rows that another responder of ours reports; they are not planned here."""
-        await self._store.save(rows)
-        for row in rows:
+        """Take rows that another responder of ours reports; they are not planned here.
+
+        A client that registers with us is ours, whatever another says of it.
+        """
+        believed = [row for row in rows if not self._is_ours(row.id)]
+        await self._store.save(believed)
+        for row in believed:
             before = self._rows.get(row.id)
             if before is not None and before.responder == self._responder:
                 self._plan = None  # it has left us
             self._rows[row.id] = row
+
+    def responder_of(self, id: bytes) -> bytes | None:
+        """The responder that a client reports to, if it is known."""
+        record = self._rows.get(id)
+        return None if record is None else record.responder
+
+    def _is_ours(self, id: bytes) -> bool:
+        record = self._rows.get(id)
+        return (
+            record is not None and record.responder == self._responder and self._is_present(record)
+        )
 
     async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         """Take a registration of the client that `peer` proves."""

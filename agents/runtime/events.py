@@ -81,6 +81,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "root": "KeyID of the root at the end of a chain",
         "roots": "how many roots are trusted",
         "source": "where it was heard: a link, a file, or ourselves",
+        "spki": "an identity key, DER in hex",
         "state": "state of a request",
         "trace": "the trace id of the message that this belongs to, the same on every component",
         "type": "the kind of message",
@@ -261,8 +262,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "A report to the server did not arrive; it is sent again.", "reason"
         ),
         "report.refused": Event(
-            "A zone server's report holds an acknowledgement that does not verify.",
-            "client",
+            "A zone server's report holds an acknowledgement that is not its to tell.",
+            "spki",
             "reason",
         ),
         "root.created": Event("A new root is the newest.", "fingerprint", "name"),

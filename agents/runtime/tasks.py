@@ -51,19 +51,23 @@ class Tasks:
         held = self._clock.hold() if hold else nullcontext()
         held.__enter__()
 
-        async def run() -> None:
-            try:
-                await work
-            except UnavailableError as exc:
-                self._log.info("task.unavailable", reason=str(exc))
-            except Exception:
-                self._log.exception("task.failed")
-            finally:
-                held.__exit__(None, None, None)
+        def ended(task: asyncio.Task[None]) -> None:
+            # Also of a task that was cancelled before it ran.
+            work.close()
+            held.__exit__(None, None, None)
+            self._running.discard(task)
 
-        task = asyncio.get_running_loop().create_task(run())
+        task = asyncio.get_running_loop().create_task(self._run(work))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(ended)
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except UnavailableError as exc:
+            self._log.info("task.unavailable", reason=str(exc))
+        except Exception:
+            self._log.exception("task.failed")
 
     async def close(self) -> None:
         """Cancel what still runs, and wait for its end."""

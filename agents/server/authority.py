@@ -263,7 +263,11 @@ class Authority:
         self._append(longer)
         self.reconcile()
         for kind in OWN_KINDS:
-            await self.certify(kind, "new root")
+            try:
+                await self.certify(kind, "new root")
+            except StateError as exc:
+                # It has happened all the same: the renewal of this key comes to it again.
+                self._log.warning("key.renewal_failed", kind=kind.value, reason=str(exc))
         self.sign_head()
         facts = certificates.read(root)
         self._log.info("root.created", name=facts.subject, fingerprint=facts.fingerprint)

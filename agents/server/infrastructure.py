@@ -19,6 +19,7 @@ from agents.responder.registry import Registry
 from agents.responder.service import ack_record
 from agents.runtime.channel import Channel
 from pki.errors import PKIError
+from pki.keys import component_id
 from pki.names import Name, Role
 from protocol import codec
 from protocol.access import relayable
@@ -137,12 +138,20 @@ class Infrastructure:
         self.zones[zone].issued = message.issued
         await self._registry.adopt([self._client(zone, row) for row in message.clients])
         for ack in message.acks:
-            answer = await self._ack(ack, Role.CLIENT)
+            answer = await self._client_ack(zone, ack)
             if isinstance(answer, Refused):
-                self._member.log.warning(
-                    "report.refused", client=ack.spki.hex()[:32], reason=answer.text
-                )
+                self._member.log.warning("report.refused", spki=ack.spki, reason=answer.text)
         return Done()
+
+    async def _client_ack(self, zone: bytes, ack: Ack) -> Done | Refused:
+        """An acknowledgement of a client of this zone; of others it has nothing to tell."""
+        try:
+            component = component_id(ack.spki)
+        except PKIError as exc:
+            return Refused(reason="signature", text=str(exc))
+        if self._registry.responder_of(component) != zone:
+            return Refused(reason="identity", text="the client does not report to this zone server")
+        return await self._ack(ack, Role.CLIENT)
 
     def _heard(self, hub: Channel, message: Relay) -> None:
         if not message.proven or hub.peer is None:

@@ -147,7 +147,8 @@ def _checked(name: str, value: str) -> int:
         raise OperationError(
             "not-found", f"no setting {name!r:.80}", "see: anchorline settings list"
         )
-    if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:9]) <= MAX_DAYS:
+    fits = value.isascii() and value.isdecimal() and len(value) <= len(str(MAX_DAYS))
+    if not fits or not 1 <= int(value) <= MAX_DAYS:
         raise OperationError(
             "bad-input", f"{name} is a number of days from 1 to {MAX_DAYS}, got {value!r:.40}"
         )

@@ -485,6 +485,9 @@ async def test_clients_of_another_responder_are_listed_and_not_planned(line: Lin
 async def test_a_client_that_moves_to_another_responder_leaves_its_neighbours(line: Line) -> None:
     one, two, three = await line.clients("127.0.1.11", "127.0.1.12", "127.0.1.13")
     before = (await one.says()).revision
+    line.clock.move_network(MISSED * LONGEST)  # it registers elsewhere now
+    await one.says()
+    await three.says()
     await line.registry.adopt([reported(two)])
     answer = await one.says()
     assert neighbours(answer) == (None, "127.0.1.13")
@@ -492,9 +495,19 @@ async def test_a_client_that_moves_to_another_responder_leaves_its_neighbours(li
     assert neighbours(await three.says()) == ("127.0.1.11", None)
 
 
+async def test_a_zone_server_cannot_take_a_client_that_registers_here(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    await line.registry.adopt([reported(two)])
+    assert line.registry.responder_of(two.id) == line.registry.responder_of(one.id) != ZONE
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    await two.says()  # and its token is still the one on record
+
+
 @pytest.mark.req("F1")
 async def test_a_client_that_comes_from_another_responder_is_believed(line: Line) -> None:
     one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    line.clock.move_network(MISSED * LONGEST)
+    await one.says()
     await line.registry.adopt([reported(two)])
     two.token = b"of the other responder"
     refused(await two.asks(Register(token=two.token)), "full")

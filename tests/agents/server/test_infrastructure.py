@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from agents.responder.records import ClientRecord
 from agents.server.app import Server
 from agents.server.infrastructure import SILENT_AFTER
 from agents.server.store import approvals
@@ -258,6 +259,15 @@ async def test_an_envelope_reads_the_ledger(server: Server, hub: FakeChannel) ->
 # --- acknowledgements and reports
 
 
+def reported(client: Component, zone: Component) -> ClientRecord:
+    """The row of a client that registers with this zone server."""
+    return ClientRecord(
+        id=client.id, host="", claimed="127.0.9.11", seen="127.0.9.11", port=1, protocol=1,
+        version="", last_registration=START, key_not_after=None, root=None, responder=zone.id,
+        token_out=None, token_shown=None, lost_at=None, first_seen=START,
+    )  # fmt: skip
+
+
 def last_ack(server: Server, component: Component, *credentials: Credential) -> Ack:
     last = server.authority.chain.last
     return component.ack(server.authority.slot, last.n, last.id, credentials)
@@ -280,6 +290,7 @@ async def test_each_acknowledgement_of_a_report_is_verified(
     server: Server, hub: FakeChannel
 ) -> None:
     zone, one, two, three = Component(), Component(), Component(), Component()
+    await server.registry.adopt([reported(client, zone) for client in (one, two, three)])
     good = [last_ack(server, one), last_ack(server, three)]
     forged = msgspec.structs.replace(last_ack(server, two), spki=Component().spki)
     report = Report(acks=[good[0], forged, good[1]])
@@ -289,6 +300,19 @@ async def test_each_acknowledgement_of_a_report_is_verified(
     assert set(kept) == {one.id, three.id}
     assert {ack.role for ack in kept.values()} == {"client"}
     assert [line["event"] for line in lines].count("report.refused") == 1
+
+
+@pytest.mark.req("B12")
+async def test_a_report_acknowledges_for_its_own_clients_alone(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone, another, client, stranger = Component(), Component(), Component(), Component()
+    await server.registry.adopt([reported(client, another)])
+    report = Report(acks=[last_ack(server, client), last_ack(server, stranger)])
+    with logged() as lines:
+        assert await relay(server, hub, report, zone=zone.id) == Done()
+    assert not server.acknowledgements.of(server.authority.slot)
+    assert [line["event"] for line in lines].count("report.refused") == 2
 
 
 @pytest.mark.req("F3")
