@@ -94,10 +94,11 @@ class Links:
 
     async def follow(self, member: "Member") -> None:
         """Have links that were made to us made again when our certificate changes."""
+        version = member.version(member.kind)
         while True:
-            version = member.version(member.kind)
             await member.changed_from(member.kind, version)
-            if member.version(member.kind)[1] != version[1]:
+            before, version = version, member.version(member.kind)
+            if before[1] != version[1]:
                 old = self._accepted_members()
                 await member.clock.sleep(SETTLED)
                 for channel in old:

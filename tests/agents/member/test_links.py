@@ -205,3 +205,13 @@ class TestOwnCertificate:
             await settle()
             await clock.advance_network(SETTLED)
             assert accepted.code is CloseCode.TRUST_CHANGED
+
+    @stepped
+    async def test_a_renewal_right_after_another_counts_too(self, loop: SteppedLoop) -> None:
+        case, clock = await self.case()
+        self.renew(case)
+        await settle()
+        between = case.accept()
+        self.renew(case)
+        await clock.advance_network(3 * SETTLED)
+        assert between.code is CloseCode.TRUST_CHANGED
