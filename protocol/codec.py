@@ -15,7 +15,7 @@ import msgspec
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import FrameType, encode_frame
-from protocol.limits import FRAME_LIMITS
+from protocol.limits import FRAME_LIMITS, MAX_ENTRIES
 from protocol.messages import MESSAGES, Message
 
 __all__ = ["decode", "encode", "encode_body"]
@@ -23,6 +23,9 @@ __all__ = ["decode", "encode", "encode_body"]
 TYPES: Final[Mapping[FrameType, type[Message]]] = {m.FRAME: m for m in MESSAGES}
 _NATIVE: Final = (bytes,)  # else msgspec reads a string as base64 where bytes are expected
 _MAX_KEYS: Final = 512  # of any map: more than Settings may hold
+# Of any array: what LedgerEntries may hold. Memory for an array is reserved when its header is
+# read, so a thousand nested headers would ask for a thousand times this.
+_MAX_ITEMS: Final = MAX_ENTRIES
 
 
 def encode_body(message: Message) -> bytes:
@@ -65,7 +68,7 @@ def decode(frame_type: FrameType, body: bytes) -> Message:
             strict_map_key=True,
             max_str_len=len(body),
             max_bin_len=len(body),
-            max_array_len=len(body),
+            max_array_len=_MAX_ITEMS,
             max_map_len=_MAX_KEYS,
             max_ext_len=0,
         )
