@@ -50,7 +50,7 @@ class Memory:
             return Registration()
         try:
             return msgspec.json.decode(data, type=Registration)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise StateError(
                 f"{self._path} is damaged: {exc}",
                 hint="remove it: the client registers again, as one that was copied if it must",

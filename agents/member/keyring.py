@@ -34,6 +34,10 @@ __all__ = ["Credential", "Keyring"]
 VERSION = 1
 MAX_FILE = 1 << 20
 KEY_FILE_BYTES = 32
+SHORTEST_CHAIN = 2
+"""A leaf and its root."""
+MAX_WINDOW = 1 << 31
+"""Seconds of a renewal window: 68 years, more than any issuer gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,22 +255,35 @@ def _parse(data: bytes) -> _Content:
 
 
 def _credential(item: object) -> Credential:
-    kind, key, chain, window = encoding.as_list(item, length=4, what="credential")
-    return Credential(
-        Kind(encoding.as_text(kind, what="kind")),
-        keys.load_private(encoding.as_bytes(key, what="key")),
-        tuple(
-            encoding.as_bytes(c, what="certificate") for c in encoding.as_list(chain, what="chain")
-        ),
-        timedelta(seconds=encoding.as_int(window, what="window")),
+    kind, key, certs, seconds = encoding.as_list(item, length=4, what="credential")
+    chain = tuple(
+        encoding.as_bytes(c, what="certificate") for c in encoding.as_list(certs, what="chain")
     )
+    if len(chain) < SHORTEST_CHAIN:
+        raise MalformedError(f"chain of {len(chain)} certificates")
+    for der in chain:
+        certificates.read(der)
+    window = encoding.as_int(seconds, what="window")
+    if not 0 <= window <= MAX_WINDOW:
+        raise MalformedError(f"window of {window} seconds")
+    return Credential(
+        _kind(kind),
+        keys.load_private(encoding.as_bytes(key, what="key")),
+        chain,
+        timedelta(seconds=window),
+    )
+
+
+def _kind(value: object) -> Kind:
+    text = encoding.as_text(value, what="kind")
+    if text not in set(Kind):
+        raise MalformedError(f"no kind of key {text[:40]!r}")
+    return Kind(text)
 
 
 def _prepared(item: object) -> tuple[Kind, PrivateKey]:
     kind, key = encoding.as_list(item, length=2, what="prepared key")
-    return Kind(encoding.as_text(kind, what="kind")), keys.load_private(
-        encoding.as_bytes(key, what="key")
-    )
+    return _kind(kind), keys.load_private(encoding.as_bytes(key, what="key"))
 
 
 def _root(item: object) -> tuple[KeyId, PrivateKey]:

@@ -64,15 +64,16 @@ class SharedSettings:
     def _read(self) -> Settings:
         try:
             data = self._files.read_file(self._path, MAX_FILE)
-            revision, values = msgspec.json.decode(data, type=tuple[int, dict[str, str]])
-            _policies(values)
+            kept = msgspec.json.decode(data, type=tuple[int, dict[str, str]])
+            message = msgspec.convert({"revision": kept[0], "values": kept[1]}, Settings)
+            _policies(message.values)
         except MissingError:
             return Settings(revision=0, values={})
-        except (msgspec.DecodeError, MalformedError) as exc:
+        except (msgspec.MsgspecError, MalformedError, UnicodeDecodeError, RecursionError) as exc:
             raise StateError(
                 f"{self._path} is damaged: {exc}", hint="remove it: the server tells it again"
             ) from exc
-        return Settings(revision=revision, values=values)
+        return message
 
 
 def _policies(values: Mapping[str, str]) -> Mapping[Kind, Policy]:

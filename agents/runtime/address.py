@@ -38,7 +38,7 @@ class HostPort:
             raise ValueError(f'address is {_quoted(text)}, expected "host:port"')
         if not colon:
             return cls(host, default_port)
-        if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             raise ValueError(f"port is {_quoted(port)}, expected a number from 0 to 65535")
         return cls(host, int(port))
 

@@ -137,8 +137,9 @@ def _read(path: Path) -> str:
 def _build(text: str, cls: type[T], source: str, base: Path | None) -> T:
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        problem = str(exc)
+    except (ValueError, RecursionError) as exc:
+        # Not only TOMLDecodeError: a number of 5,000 digits, and lists in lists in lists.
+        problem = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
         raise ConfigError([f"not TOML: {problem[:1].lower()}{problem[1:]}"], source) from exc
     problems: list[str] = []
     built = _table(found, cls, "", base, problems)
@@ -250,7 +251,10 @@ def _scalar(got: object, kind: _Kind, described: _Option | None, base: Path | No
         # A bool is an int to Python and to nobody else.
         if type(got) is not int and not (kind is float and type(got) is float):
             raise ValueError
-        number = kind(got)
+        try:
+            number = kind(got)
+        except OverflowError as exc:
+            raise ValueError("beyond what a float can hold") from exc
         low = described.minimum if described else None
         high = described.maximum if described else None
         # Written so that nan fails as well.
@@ -333,6 +337,8 @@ def _shown(got: object) -> str:
         return "a table"
     if isinstance(got, list):
         return f"a list of {len(got)}"
+    if isinstance(got, int) and got.bit_length() > 128:
+        return f"a number of {got.bit_length()} bits"  # Python refuses to write a huge one
     return str(got)[:40]
 
 

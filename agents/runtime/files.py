@@ -17,7 +17,7 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 from agents.runtime.errors import DamagedError, MissingError, StateError
 
@@ -87,7 +87,7 @@ class DiskFiles:
         """See `Files.read_file`."""
         try:
             with path.open("rb") as file:
-                data = file.read(max_bytes + 1)
+                data = _read_at_most(file, max_bytes + 1)
         except FileNotFoundError as exc:
             raise MissingError(f"{path} does not exist") from exc
         except OSError as exc:
@@ -140,6 +140,14 @@ class DiskFiles:
                 _sync_folder(path.parent)
         except OSError as exc:
             raise _failed("remove", path, exc) from exc
+
+
+def _read_at_most(file: BinaryIO, most: int) -> bytes:
+    # Piece by piece: one read of `most` would reserve that much, whatever the file has.
+    found = bytearray()
+    while len(found) < most and (piece := file.read(min(most - len(found), 1 << 20))):
+        found += piece
+    return bytes(found)
 
 
 DISK = DiskFiles()

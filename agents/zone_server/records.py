@@ -125,7 +125,7 @@ def _decode(path: Path, record: bytes) -> tuple[str, Any]:
         if kind == "issued":
             value["serial"] = int.from_bytes(value["serial"])
         return kind, msgspec.convert(value, TYPES[kind], builtin_types=BUILTIN)
-    except (msgspec.MsgspecError, KeyError, TypeError) as exc:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as exc:
         raise DamagedError(
             f"{path} holds a record that is none of ours: {exc}",
             hint="move it away: clients register again, and what was issued expires",
