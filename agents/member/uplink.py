@@ -95,7 +95,9 @@ class Uplink:
             try:
                 channel = await self._step(tried)
             except DialError as exc:
-                if exc.unreachable or exc.retry_after is not None:
+                following = self._approach.choose(certified=self._member.certified(self._kind))
+                if exc.retry_after is not None or following is tried:
+                    # The same peer would say the same (unreachable, wrong clock): another may not.
                     self._turn += 1
                     if self._turn % max(len(self._addresses()), 1) == 0:
                         raise

@@ -191,6 +191,17 @@ class TestClimb:
             await case.connect()
         assert caught.value.unreachable
 
+    @pytest.mark.req("E7")
+    async def test_with_a_wrong_clock_each_responder_is_tried_once(self, clock: FakeClock) -> None:
+        site, behind = Deployment(), FakeClock()
+        behind.jump(timedelta(days=-2))
+        async with responding(site, clock) as responder, tapping(responder.address) as tap:
+            case = Case(site, behind, tap.address, tap.address)
+            with pytest.raises(DialError) as caught:
+                await case.connect()
+            assert caught.value.code is CloseCode.CLOCK
+            assert tap.connections == 2
+
     async def test_without_an_address_there_is_no_way(self, clock: FakeClock) -> None:
         with pytest.raises(UnavailableError, match="no server is configured"):
             await Case(Deployment(), clock).connect()
