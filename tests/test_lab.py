@@ -80,6 +80,7 @@ OBSERVED = [
     pytest.param("forged-tail", marks=pytest.mark.req("B10")),
     pytest.param("pings", marks=pytest.mark.req("B9")),
     pytest.param("signatures", marks=pytest.mark.req("A6")),
+    pytest.param("secrets", marks=pytest.mark.req("A4")),
     "faults",
 ]
 
@@ -104,12 +105,9 @@ def test_more_than_a_week_of_policy_time_has_passed(lab: Told) -> None:
     assert float(str(lab.summary["seconds"])) < 7 * 86_400 / 100
 
 
-@pytest.mark.req("A4")
 def test_logs_stay_and_keys_do_not(lab: Told) -> None:
     assert [path.name for path in lab.folder.iterdir()] == ["logs"]
-    logs = list((lab.folder / "logs").iterdir())
-    assert len(logs) >= 7
-    assert not [path for path in logs if b"PRIVATE KEY" in path.read_bytes()]
+    assert len(list((lab.folder / "logs").iterdir())) >= 7
 
 
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Deployment:
         self._page = page
         self._spawner = spawner
         self._processes: dict[str, Process] = {}
+        self._asked: set[str] = set()
         self._exports = 0
 
     # --- processes
@@ -78,6 +79,7 @@ class Deployment:
             finally:
                 sock.close()
             self._processes[place.name] = process
+            self._asked.discard(place.name)
 
     async def stop(self, *places: Place) -> None:
         """Stop components as a supervisor does; their state stays.
@@ -86,6 +88,7 @@ class Deployment:
             NotObservedError: one does not end, or ends with an error.
         """
         for place in places:
+            self._asked.add(place.name)
             self._processes[place.name].signal(signal.SIGTERM)
         for place in places:
             code = await self._ended(place.name)
@@ -94,6 +97,7 @@ class Deployment:
 
     async def kill(self, place: Place) -> None:
         """End a component without a word, as a power cut does."""
+        self._asked.add(place.name)
         self._processes[place.name].signal(signal.SIGKILL)
         await self._ended(place.name)
 
@@ -115,6 +119,7 @@ class Deployment:
     async def stop_all(self) -> dict[str, int]:
         """Stop everything, clients first; returns the exit codes that are not 0."""
         order = [*reversed(self._processes.values())]
+        self._asked.update(self._processes)
         for process in order:
             process.signal(signal.SIGTERM)
         codes: dict[str, int] = {}
@@ -135,9 +140,13 @@ class Deployment:
         """The process of a component."""
         return self._processes[place.name].pid
 
-    def dead(self) -> list[str]:
-        """Those that were started last and have ended by themselves or by us."""
-        return [name for name, process in self._processes.items() if not process.running]
+    def fallen(self) -> list[str]:
+        """Those that have ended though nobody asked them to, with their exit codes."""
+        return [
+            f"{name} (code {process.ended.result()})"
+            for name, process in self._processes.items()
+            if not process.running and name not in self._asked
+        ]
 
     @property
     def running(self) -> list[Place]:
@@ -155,7 +164,8 @@ class Deployment:
         """Wait until nothing is missing any more.
 
         Raises:
-            NotObservedError: something still is, after `within` seconds.
+            NotObservedError: something still is, after `within` seconds; or a component that
+                should run has ended.
         """
         end = self.clock.monotonic() + within
         while True:
@@ -167,6 +177,10 @@ class Deployment:
                 missing = f"no {exc}"
             if not missing:
                 return
+            if fallen := self.fallen():
+                raise NotObservedError(
+                    f"{what}: {', '.join(fallen)} ended; its last words are in {self.layout.root}"
+                )
             if self.clock.monotonic() > end:
                 standing = self.conductor.standing()
                 held = f"; policy time stands: {', '.join(standing)}" if standing else ""

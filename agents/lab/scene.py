@@ -29,9 +29,6 @@ class Scene:
     """Whether time walks through what is worth watching."""
     bundles: list[Bundle] = field(default_factory=list)
     """The ledger after each change, as exported: one bundle a root."""
-    root_signatures: int = 0
-    serials: dict[str, str] = field(default_factory=dict)
-    """Serial numbers of the clients' certificates, noted by a step."""
     thief: Thief | None = None
     """Somebody with copies of keys."""
     absent: set[str] = field(default_factory=set)

@@ -5,7 +5,6 @@ from typing import Any, Final
 from agents.lab.deployment import Deployment
 from agents.lab.layout import Place
 from agents.lab.scene import Scene, Step, expect
-from pki import certificates
 from pki.bundle import open_bundle
 from pki.certificates import Kind
 
@@ -121,7 +120,6 @@ async def enrolled(scene: Scene) -> str:
 
     await lab.until("client CAs have signed", counted)
     after = (await lab.operator.get("status"))["signatures"]
-    scene.root_signatures = after["root"]
     expect(
         after["root"] == before["root"],
         f"a root signed {after['root'] - before['root']} certificates meanwhile",
@@ -146,17 +144,6 @@ async def registered(scene: Scene) -> str:
     if dead:
         return f"not running: {', '.join(dead)}"
     return f"missing: {', '.join(missing[:6])}" if missing else ""
-
-
-async def secrets_stay(scene: Scene) -> str:
-    """Look for private keys in everything that was handed out or logged."""
-    lab = scene.deployment
-    texts = [path.read_bytes() for path in lab.layout.logs.iterdir()]
-    texts.append(lab.layout.bundle.read_bytes())
-    for text in texts:
-        expect(b"PRIVATE KEY" not in text, "a private key in a log or in the bundle")
-    root = certificates.read(scene.root(0))
-    return f"bundle and {len(texts) - 1} logs hold public halves only ({root.fingerprint[:16]}…)"
 
 
 STEPS: Final = (
