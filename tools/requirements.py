@@ -1,15 +1,15 @@
 """Compare docs/requirements.md with the tests that claim to prove its rows.
 
-A row is `| id | behaviour | state |` with state `open` or `done`. A test names the rows it
-proves with `@pytest.mark.req("B2", ...)`, in literals, so that nothing has to be imported to
-read them. Wrong is:
+A row is `| id | behaviour | state |` with state `open`, `done`, or `part: what is missing`. A test
+names the rows it proves with `@pytest.mark.req("B2", ...)`, in literals, so that nothing has to be
+imported to read them. Wrong is:
 
 1. a row of another form, an id that stands twice, or no row at all;
 2. a test that names an id that has no row, or names one in another way than as a literal;
-3. a row that is `done` and has no test.
+3. a row that is `done`, or done in part, and has no test.
 
 Run as `python -m tools.requirements`; prints what is wrong and exits with 1, or prints the
-rows that are open.
+rows that are open or done in part.
 """
 
 import ast
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-STATES: Final = ("open", "done")
+STATE: Final = re.compile(r"(?P<state>open|done)|(?P<part>part): \S.*")
+WORDS: Final = {"done": "done", "part": "done in part"}
 ID: Final = re.compile(r"[A-Z]\d+")
 
 
@@ -53,14 +54,17 @@ def parse_rows(text: str) -> tuple[list[Row], list[str]]:
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if cells[0] == "id" or set(cells[0]) <= {"-", ":"}:
             continue
-        if len(cells) != 3 or not ID.fullmatch(cells[0]) or not cells[1] or cells[2] not in STATES:
-            problems.append(f"line {number}: expected `| id | behaviour | open or done |`: {line}")
+        state = STATE.fullmatch(cells[2]) if len(cells) == 3 else None
+        if state is None or not ID.fullmatch(cells[0]) or not cells[1]:
+            problems.append(
+                f"line {number}: expected `| id | behaviour | open or done or part: ... |`: {line}"
+            )
             continue
         if cells[0] in seen:
             problems.append(f"line {number}: {cells[0]} stands twice")
             continue
         seen.add(cells[0])
-        rows.append(Row(cells[0], cells[2]))
+        rows.append(Row(cells[0], state["state"] or state["part"]))
     if not rows:
         problems.append("no row found")
     return rows, problems
@@ -101,9 +105,9 @@ def compare(rows: Iterable[Row], claims: Iterable[Claim]) -> list[str]:
         else:
             proven.add(claim.id)
     problems += [
-        f"{row.id} is done, but no test names it"
+        f"{row.id} is {WORDS[row.state]}, but no test names it"
         for row in known.values()
-        if row.state == "done" and row.id not in proven
+        if row.state != "open" and row.id not in proven
     ]
     return problems
 
@@ -121,8 +125,10 @@ def main(root: Path = Path()) -> int:
         print(f"requirements: {problem}", file=sys.stderr)
     if problems:
         return 1
-    left = [row.id for row in rows if row.state == "open"]
-    print(f"requirements: {len(rows) - len(left)} done, {len(left)} open: {' '.join(left)}")
+    ids = {state: [row.id for row in rows if row.state == state] for state in ("part", "open")}
+    done = len(rows) - sum(map(len, ids.values()))
+    part = f", {len(ids['part'])} in part: {' '.join(ids['part'])}" if ids["part"] else ""
+    print(f"requirements: {done} done{part}, {len(ids['open'])} open: {' '.join(ids['open'])}")
     return 0
 
 

@@ -39,6 +39,7 @@ def test_rows_are_read_from_every_table() -> None:
         pytest.param("| a3 | A key. | open |", "open or done", id="no id"),
         pytest.param("| A3 |  | open |", "open or done", id="no behaviour"),
         pytest.param("| A3 | A key. |", "open or done", id="no state"),
+        pytest.param("| A3 | A key. | part |", "open or done", id="part of what"),
     ],
 )
 def test_a_row_of_another_form_is_a_problem(line: str, problem: str) -> None:
@@ -83,6 +84,19 @@ def test_every_disagreement_is_reported() -> None:
         "t:3: pytest.mark.req takes ids as literals",
         "A2 is done, but no test names it",
     ]
+
+
+def test_a_row_that_is_done_in_part_needs_a_test_too() -> None:
+    rows, problems = parse_rows(TABLE + "| A3 | A key. | part: one of two |\n")
+    assert problems == []
+    assert rows[-1] == Row("A3", "part")
+    assert compare(rows[-1:], []) == ["A3 is done in part, but no test names it"]
+
+
+def test_rows_done_in_part_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = TABLE + "| A3 | A key. | part: one of two |\n"
+    assert main(repository(tmp_path, table, claim('"A1", "A3"'))) == 0
+    assert capsys.readouterr().out == "requirements: 1 done, 1 in part: A3, 1 open: A2\n"
 
 
 def test_open_rows_are_printed_in_one_line(
