@@ -108,6 +108,16 @@ deep-setup: ## Install with apt what test-deep needs
 		$(APT) install -q -y --no-install-recommends systemd; }
 	@systemd-analyze --version | head -n 1
 
+.PHONY: bench-setup
+bench-setup: ## Install with apt what bench compares with
+	@command -v gcc >/dev/null && command -v cfssl >/dev/null && \
+		test -e /usr/include/openssl/ssl.h || { $(APT) update -q && \
+		$(APT) install -q -y --no-install-recommends gcc libc6-dev libssl-dev golang-cfssl; }
+
+.PHONY: bench
+bench: venv ## What things cost, side by side; ROWS="a b" for some, QUICK=1 for small ones
+	@ROWS="$(ROWS)" QUICK="$(QUICK)" $(BIN)/python -m bench
+
 .PHONY: coverage
 coverage: venv ## Branch coverage of all tests that need Python and make only
 	$(BIN)/coverage erase
