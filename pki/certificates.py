@@ -117,8 +117,9 @@ class CertificateRequest:
 
 
 def created(der: bytes) -> datetime:
-    """When a certificate was made: certificates are backdated."""
-    return read(der).not_before + BACKDATE
+    """When a certificate was made: certificates are backdated. For people; decides nothing."""
+    not_before = read(der).not_before
+    return not_before if not_before > NEVER - BACKDATE else not_before + BACKDATE
 
 
 def name_of(deployment: bytes, kind: Kind, id: bytes) -> Name:

@@ -260,7 +260,7 @@ class Obtain:
     """Get a new certificate now."""
 
     reason: str
-    """For the log: `first`, `expired`, `older root` or `window`."""
+    """For the log: `first`, `expired`, `clock`, `older root` or `window`."""
 
 
 def renewal_time(
@@ -305,7 +305,8 @@ def next_step(
     """Say what to do about one kind of key: get a certificate now, or wait until a date.
 
     1. none       obtain.
-    2. expired    obtain: its holder is shut out, whatever the schedule says.
+    2. expired    obtain: its holder is shut out, whatever the schedule says. So is the holder of
+                  one that is not valid yet: it was issued while a clock was ahead.
     3. root       under another root than the newest: obtain, at `not_before` if that is given
                   and earlier than the ordinary date.
     4. window     obtain when the renewal date has come, but not within an hour of the issue.
@@ -322,6 +323,8 @@ def next_step(
         return Obtain("first")
     if now >= current.not_after:
         return Obtain("expired")
+    if now < current.not_before:
+        return Obtain("clock")
     due = _scheduled(current, policy, holder_id)
     if current.root != newest_root:
         moved = now if not_before is None else not_before

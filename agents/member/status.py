@@ -47,6 +47,7 @@ class Status:
         self._links = links
         self._more = more
         self._renewals = renewals
+        self._complaint = ""
 
     def report(self) -> dict[str, Any]:
         """The report, as JSON can carry it."""
@@ -95,10 +96,18 @@ class Status:
         self._put(self.report())
 
     def _put(self, report: Mapping[str, Any]) -> None:
-        """Readers see the old report or the new one."""
+        """Readers see the old report or the new one; a full disk is no reason to end."""
         temporary = self._path.with_name(f".{STATUS}.new")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
+            temporary.replace(self._path)
+        except OSError as exc:
+            reason = exc.strerror or type(exc).__name__
+            if reason != self._complaint:
+                self._member.log.warning("status.unwritable", reason=reason)
+            self._complaint = reason
+        else:
+            self._complaint = ""
 
 
 def root_row(der: bytes) -> dict[str, Any]:

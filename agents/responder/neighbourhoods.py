@@ -93,6 +93,8 @@ class Member:
             raise ValueError(f"port {self.port} is not between 1 and {MAX_PORT}")
         address = _parse(self.address)
         place = (address.version, int(address), self.port, self.id)
+        # Its neighbours dial what was checked here, not what it wrote.
+        object.__setattr__(self, "address", str(address))
         object.__setattr__(self, "place", place)
 
     def subnet(self, policy: Policy) -> str:
@@ -186,6 +188,8 @@ def plan(members: Iterable[Member], policy: Policy | None = None) -> Plan:
 
 def _parse(text: str) -> IPv4Address | IPv6Address:
     """An address without zone, IPv4 where it is one (rule 6)."""
+    if "%" in text:
+        raise ValueError(f"{text!r:.80} names a zone of its own machine")
     address = ip_address(text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped

@@ -8,9 +8,12 @@ comes back at once. A "retry after" of the peer is a lower bound: it knows its l
 import secrets
 from collections.abc import Callable
 
-__all__ = ["Backoff"]
+__all__ = ["MAX_RETRY_AFTER", "Backoff"]
 
 _RESOLUTION = 1 << 32
+
+MAX_RETRY_AFTER = 600.0
+"""Seconds. Whoever answers at an address may be nobody we trust, and must not silence us."""
 
 
 def _uniform() -> float:
@@ -45,13 +48,16 @@ class Backoff:
         return self._failures
 
     def next(self, retry_after: float | None = None) -> float:
-        """Count a failure; return the seconds to wait, jittered, and not below `retry_after`."""
+        """Count a failure; return the seconds to wait, jittered, and not below `retry_after`.
+
+        A peer is believed for `MAX_RETRY_AFTER` at the most: it need not be who it seems.
+        """
         bound = self._last
         if self._failures < 64:  # 2 ** 64 seconds is beyond any `last`, and floats end somewhere
             bound = min(self._first * 2.0**self._failures, self._last)
         self._failures += 1
         wait = bound * (0.5 + self._uniform() / 2)
-        return wait if retry_after is None else retry_after + wait
+        return wait if retry_after is None else min(retry_after, MAX_RETRY_AFTER) + wait
 
     def reset(self) -> None:
         """Count a success: the next failure starts from the first bound."""

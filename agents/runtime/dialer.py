@@ -146,6 +146,9 @@ async def _open(
             await loop.create_connection(lambda: opening.wire, host, port, local_addr=local)
         except OSError as exc:
             raise _unreachable(host, port, _words(exc)) from exc
+        except ValueError as exc:
+            # A name that no resolver takes; it may have come from a peer.
+            raise _unreachable(ascii(host), port, "this is no address") from exc
         result = await outcome
     except BaseException:
         opening.wire.abort()

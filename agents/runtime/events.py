@@ -227,12 +227,13 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "trace",
         ),
         "link.closed": Event(
-            "A link that was open has ended.",
+            "A link that was open has ended; a warning with `remedy` if for what its peer did.",
             "by_peer",
             "code",
             "kind",
             "link_class",
             "reason",
+            "remedy",
             "remote",
             "trace",
         ),
@@ -282,6 +283,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "The standby keys do not open: no new root can be made until they are restored.",
             "reason",
             "remedy",
+        ),
+        "status.unwritable": Event(
+            "The status report could not be written; work goes on.", "reason"
         ),
         "task.failed": Event("Work beside the rest ended because of a fault of ours."),
         "task.unavailable": Event("Work beside the rest was given up for now.", "reason"),

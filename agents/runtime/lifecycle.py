@@ -200,9 +200,9 @@ def report(error: BaseException, *, err: TextIO | None = None) -> int:
     code = 0
     for one in _leaves(error):
         if isinstance(one, AgentError):
-            print(f"anchorline: error: {one}", file=out)
+            print(f"anchorline: error: {_visible(str(one))}", file=out)
             if one.hint:
-                print(f"anchorline: hint: {one.hint}", file=out)
+                print(f"anchorline: hint: {_visible(one.hint)}", file=out)
             code = max(code, one.exit_code)
         else:
             traceback.print_exception(one, file=out)
@@ -210,6 +210,12 @@ def report(error: BaseException, *, err: TextIO | None = None) -> int:
             print("anchorline: hint: please report this with the lines above it", file=out)
             code = max(code, Exit.ERROR)
     return code
+
+
+def _visible(text: str) -> str:
+    """Text that cannot move a terminal's cursor: it may quote what a peer or a file said."""
+    lines = text.split("\n")
+    return "\n".join(line if line.isprintable() else ascii(line)[1:-1] for line in lines)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

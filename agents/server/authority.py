@@ -31,6 +31,7 @@ from agents.runtime.logs import Logger
 from agents.server.standby import Standby
 from pki import certificates, entries, heads, issuance, keys, ledger
 from pki.certificates import Facts, Kind
+from pki.errors import RefusedError
 from pki.issuance import Issuer
 from pki.keys import KeyId, PrivateKey
 from pki.ledger import Chain
@@ -194,21 +195,31 @@ class Authority:
             return None
 
     async def certify(self, kind: Kind, reason: str) -> None:
-        """Renew one of the server's own keys."""
+        """Renew one of the server's own keys.
+
+        Raises:
+            StateError: the root's key is not here, or its certificate has not begun.
+        """
         now = self._clock.now()
         terms = self.terms(kind)
         key = self._keyring.prepare(kind)
         request = certificates.parse_request(certificates.make_request(key, kind))
         name = certificates.name_of(self._trust.deployment, kind, self._keyring.id)
-        der = issuance.issue(
-            terms.issuer,
-            request,
-            kind=kind,
-            name=name,
-            validity=terms.policy.validity,
-            now=now,
-            serial=serial(self._random),
-        )
+        try:
+            der = issuance.issue(
+                terms.issuer,
+                request,
+                kind=kind,
+                name=name,
+                validity=terms.policy.validity,
+                now=now,
+                serial=serial(self._random),
+            )
+        except RefusedError as exc:
+            raise StateError(
+                f"no {kind} key can be signed: {exc}",
+                hint="set the clock; if it was wrong when that root was made, make a new root",
+            ) from exc
         leaf = certificates.read(der)
         root = self.chain.current_root.key_id
         await self._record.record(
@@ -311,7 +322,9 @@ class Authority:
         held, last = self._trust.head(self._slot), self.chain.last
         if held is None or (held.n, held.entry_id) != (last.n, last.id):
             return self._clock.now()
-        return datetime.fromtimestamp(held.time, UTC) + HEAD_INTERVAL
+        # Not from a HEAD that was signed while the clock was ahead.
+        signed = min(datetime.fromtimestamp(held.time, UTC), self._clock.now())
+        return signed + HEAD_INTERVAL
 
     def _append(self, longer: Chain) -> None:
         """Make a chain that is ours and one entry more the one that we, and all, follow."""

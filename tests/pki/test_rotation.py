@@ -283,6 +283,10 @@ class TestNextStep:
         expired = held(age=7 * DAY, left=-ago, root=root)
         assert step(expired, not_before=NOW + DAY) == Obtain("expired")
 
+    def test_one_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_is_right(self) -> None:
+        ahead = held(age=-3650 * DAY, left=3710 * DAY, root=NEW)
+        assert step(ahead) == Obtain("clock")
+
     @pytest.mark.req("B7", "B13")
     def test_it_waits_for_its_date_and_not_longer(self) -> None:
         current = held()

@@ -15,6 +15,7 @@ from pki.names import Role
 from tests.support.channels import FakeChannel
 from tests.support.clock import FakeClock
 from tests.support.deployment import Deployment
+from tests.support.logs import logged
 
 
 class Case:
@@ -115,3 +116,14 @@ def test_a_reader_never_sees_half_of_it(case: Case) -> None:
         json.loads(held.read())
     assert [path.name for path in case.folder.iterdir()] == [STATUS]
     assert stat.S_ISREG((case.folder / STATUS).stat().st_mode)
+
+
+def test_a_disk_that_takes_no_more_is_said_once_and_ends_nothing(case: Case) -> None:
+    (case.folder / f".{STATUS}.new").mkdir()  # whatever it is: the report cannot be written
+    with logged() as lines:
+        case.status.write()
+        case.status.write()
+    assert [line["event"] for line in lines] == ["status.unwritable"]
+    (case.folder / f".{STATUS}.new").rmdir()
+    case.status.write()
+    assert case.read["role"] == "hub"

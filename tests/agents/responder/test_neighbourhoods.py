@@ -109,12 +109,22 @@ def test_ipv6_with_a_prefix_of_128_shares_an_address_and_not_a_name() -> None:
 
 def test_an_ipv4_address_written_as_ipv6_is_the_ipv4_address() -> None:
     drawn = plan([member(1, "::ffff:10.0.0.2"), member(2, "10.0.0.1")])
-    assert shape(drawn) == {"10.0.0.0/24#0": ["10.0.0.1", "::ffff:10.0.0.2"]}
+    assert shape(drawn) == {"10.0.0.0/24#0": ["10.0.0.1", "10.0.0.2"]}
 
 
-@pytest.mark.parametrize("address", ["", "client-07.example", "10.0.0.256", "10.0.0.0/24"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "client-07.example",
+        "10.0.0.256",
+        "10.0.0.0/24",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.2%\u2028",
+    ],
+)
 def test_what_is_no_address_is_refused_before_it_can_reach_a_plan(address: str) -> None:
-    with pytest.raises(ValueError, match="does not appear to be"):
+    with pytest.raises(ValueError, match="does not appear to be|names a zone"):
         member(1, address)
 
 

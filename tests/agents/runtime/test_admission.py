@@ -62,7 +62,7 @@ class TestGate:
         gate = Gate(Admission())
         assert gate.arrive("a") == (Pass.ENTER, 0.0, "")
         assert (gate.connections, gate.handshakes) == (1, 1)
-        gate.settled(Pass.ENTER)
+        gate.settled(Pass.ENTER, "a")
         assert (gate.connections, gate.handshakes) == (1, 0)
         gate.left("a")
         assert (gate.connections, gate.handshakes) == (0, 0)
@@ -73,8 +73,14 @@ class TestGate:
             (Admission(connections=2), "b", 30.0, "2 connections"),
             (Admission(per_address=2), "a", 30.0, "2 connections of one address"),
             (Admission(handshakes=2), "b", 2.0, "2 handshakes in flight"),
+            (
+                Admission(handshakes_per_address=2),
+                "a",
+                2.0,
+                "2 handshakes in flight of one address",
+            ),
         ],
-        ids=["connections", "address", "handshakes"],
+        ids=["connections", "address", "handshakes", "handshakes of one address"],
     )
     def test_over_a_bound_come_courtesies_and_then_nothing(
         self, bound: Admission, address: str, retry_after: float, reason: str
@@ -87,7 +93,7 @@ class TestGate:
         before = (gate.connections, gate.handshakes)
         assert gate.arrive(address) == (Pass.DROP, retry_after, reason)
         assert (gate.connections, gate.handshakes) == before
-        gate.settled(Pass.COURTESY)
+        gate.settled(Pass.COURTESY, address)
         gate.left(address)
         assert gate.arrive(address)[0] is Pass.COURTESY
 
@@ -95,9 +101,19 @@ class TestGate:
         gate = Gate(Admission())
         for n in range(100):
             gate.arrive(str(n))
-            gate.settled(Pass.ENTER)
+            gate.settled(Pass.ENTER, str(n))
             gate.left(str(n))
         assert not gate._by_address
+        assert not gate._begun
+
+    def test_who_begins_many_and_ends_none_leaves_room(self) -> None:
+        gate = Gate(Admission())
+        for _ in range(1000):
+            gate.arrive("a")
+        assert gate.arrive("b")[0] is Pass.ENTER
+        # What ends makes room for one more of the same address.
+        gate.settled(Pass.ENTER, "a")
+        assert gate.arrive("a")[0] is Pass.ENTER
 
 
 @pytest.mark.req("E6")

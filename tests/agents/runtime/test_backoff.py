@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.runtime.backoff import Backoff
+from agents.runtime.backoff import MAX_RETRY_AFTER, Backoff
 
 
 def test_the_bound_doubles_up_to_the_last() -> None:
@@ -33,6 +33,10 @@ def test_retry_after_is_a_lower_bound_and_still_spread() -> None:
     waits = {Backoff(1.0, 10.0).next(retry_after=30.0) for _ in range(50)}
     assert len(waits) > 1
     assert all(30.5 <= wait <= 31.0 for wait in waits)
+
+
+def test_a_peer_cannot_silence_us_for_longer_than_it_is_believed() -> None:
+    assert Backoff(1.0, 10.0).next(retry_after=1e9) <= MAX_RETRY_AFTER + 1.0
 
 
 def test_two_that_fail_together_do_not_return_together() -> None:

@@ -71,6 +71,15 @@ class TestUnreachable:
             )
         assert failure.value.unreachable
 
+    @pytest.mark.parametrize("host", ["::ffff:127.0.0.1%\u2028", "a" * 300, "x\0y", "."])
+    async def test_what_is_no_address_at_all(self, host: str) -> None:
+        # A neighbour's address comes from a peer: it costs this dial, and nothing else.
+        with pytest.raises(DialError) as failure:
+            await dial(
+                host, 1, endpoint=endpoint("client"), link_class=LinkClass.MEMBER, verify=believe
+            )
+        assert failure.value.unreachable
+
     async def test_a_source_address_of_another_host(self) -> None:
         error = await refusal(closed_port(), local_address="192.0.2.1")
         assert error.unreachable

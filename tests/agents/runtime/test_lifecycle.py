@@ -206,6 +206,14 @@ def test_our_own_errors_are_told_with_traceback(lines: Lines) -> None:
     assert lines[0]["problem"] == "TypeError: oops"
 
 
+def test_what_a_peer_said_cannot_move_the_cursor() -> None:
+    text = failing(AgentError("refused: \x1b[2J\u202egone\n  second line", hint="ask\x07 it"))
+    assert text == (
+        "anchorline: error: refused: \\x1b[2J\\u202egone\n  second line\n"
+        "anchorline: hint: ask\\x07 it\nexit 1\n"
+    )
+
+
 def test_an_error_in_two_groups_is_told_once() -> None:
     err = io.StringIO()
     error = StateError("x")

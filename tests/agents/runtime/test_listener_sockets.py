@@ -12,7 +12,7 @@ from agents.runtime.channel import Channel
 from agents.runtime.errors import StateError
 from agents.runtime.listener import Listener
 from agents.runtime.network import DialError, LinkError
-from agents.runtime.opening import REMEDIES
+from agents.runtime.remedies import REMEDIES
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Link
