@@ -49,9 +49,11 @@ class Memory:
         except MissingError:
             return Registration()
         try:
-            return msgspec.json.decode(data, type=Registration)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            found = msgspec.json.decode(data, type=Registration)
+            bytes.fromhex(found.responder + found.token)
+        except (msgspec.DecodeError, ValueError, RecursionError) as exc:
             raise StateError(
                 f"{self._path} is damaged: {exc}",
                 hint="remove it: the client registers again, as one that was copied if it must",
             ) from exc
+        return found

@@ -223,6 +223,11 @@ def shared(data: bytes) -> object:
     return SharedSettings(PATH, stored(data), logs.get_logger(), lambda: None).message
 
 
+def remembered(data: bytes) -> object:
+    last = Memory(PATH, stored(data)).last
+    return bytes.fromhex(last.responder), bytes.fromhex(last.token)
+
+
 def host_port(data: bytes) -> object:
     found = HostPort.parse(lenient(data))
     if not 0 <= found.port <= 65_535:
@@ -263,7 +268,7 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "api-path": Decoder(path_of_request, ()),
     "setting": Decoder(setting, ()),
     "shared-settings": Decoder(shared, (StateError,)),
-    "memory": Decoder(lambda data: Memory(PATH, stored(data)).last, (StateError,)),
+    "memory": Decoder(remembered, (StateError,)),
     "address": Decoder(host_port, (ValueError,)),
 }
 """By the name of their folder in the corpus."""

@@ -12,7 +12,18 @@ from typing import TypeAlias
 import msgpack
 from hypothesis import strategies as st
 
-__all__ = ["Value", "changed", "heads_of_msgpack", "mangled", "noise", "odd", "pieces"]
+__all__ = [
+    "Harm",
+    "Value",
+    "changed",
+    "harmed",
+    "harms",
+    "heads_of_msgpack",
+    "mangled",
+    "noise",
+    "odd",
+    "pieces",
+]
 
 Value: TypeAlias = object
 
@@ -66,33 +77,46 @@ odd: st.SearchStrategy[Value] = st.one_of(
 """What no field expects, or expects and hardly ever gets."""
 
 
-def _operation(data: bytes, others: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    place = st.integers(0, len(data))
-    spans = st.tuples(place, place).map(sorted)
+Harm: TypeAlias = tuple[int, float, float, int, bytes]
+"""What is done to bytes: kind, two places from 0 to 1, a mask, and bytes to put there."""
 
-    def flip(at: int, mask: int) -> bytes:
-        at %= max(len(data), 1)
-        return data[:at] + bytes(byte ^ mask for byte in data[at : at + 1]) + data[at + 1 :]
-
-    return st.one_of(
-        place.map(lambda at: data[:at]),
-        place.map(lambda at: data[at:]),
-        st.builds(flip, place, st.integers(1, 255)),
-        st.builds(lambda at, new: data[:at] + new + data[at:], place, noise | _RUNS),
-        st.builds(lambda at, new: data[:at] + new + data[at + len(new) :], place, _RUNS),
-        spans.map(lambda span: data[: span[0]] + data[span[1] :]),
-        spans.map(lambda span: data[: span[1]] + data[span[0] :]),
-        st.builds(lambda at, other: data[:at] + other[at:], place, st.sampled_from(others)),
-    )
+_place = st.floats(0, 1)
+harms: st.SearchStrategy[list[Harm]] = st.lists(
+    st.tuples(st.integers(0, 7), _place, _place, st.integers(1, 255), noise | _RUNS),
+    min_size=1,
+    max_size=4,
+)
 
 
-@st.composite
-def mangled(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
+def harmed(data: bytes, done: Sequence[Harm], other: bytes = b"") -> bytes:
+    """The bytes after something was done to them, whatever their length."""
+    for kind, first, second, mask, new in done:
+        a, b = sorted((round(first * len(data)), round(second * len(data))))
+        match kind:
+            case 0:
+                data = data[:a]
+            case 1:
+                data = data[a:]
+            case 2:
+                data = data[:a] + bytes(byte ^ mask for byte in data[a : a + 1]) + data[a + 1 :]
+            case 3:
+                data = data[:a] + new + data[a:]
+            case 4:
+                data = data[:a] + new + data[a + len(new) :]
+            case 5:
+                data = data[:a] + data[b:]
+            case 6:
+                data = data[:b] + data[a:]
+            case _:
+                data = data[:a] + other[b:]
+        data = data[: 1 << 18]
+    return data
+
+
+def mangled(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     """One of the seeds, cut, flipped, spliced and repeated up to four times."""
-    data = draw(st.sampled_from(seeds))
-    for _ in range(draw(st.integers(1, 4))):
-        data = draw(_operation(data, seeds))
-    return data[: 1 << 18]
+    seed = st.sampled_from(seeds)
+    return st.builds(harmed, seed, harms, seed)
 
 
 @st.composite

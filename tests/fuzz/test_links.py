@@ -18,7 +18,7 @@ from protocol.limits import FRAME_LIMITS, Limits
 from protocol.link import Closed, Event, Link, Opened, Received
 from protocol.messages import Message
 from tests.fuzz.depth import deeper
-from tests.fuzz.mangle import changed, heads_of_msgpack, mangled, pieces
+from tests.fuzz.mangle import Harm, changed, harmed, harms, heads_of_msgpack, mangled, pieces
 from tests.protocol.examples import EXAMPLES
 from tests.protocol.pairs import pair
 
@@ -152,29 +152,24 @@ RECORDED = {link_class: flights(link_class) for link_class in LinkClass}
 
 
 @deeper
-@given(st.sampled_from(LinkClass), st.data())
+@given(
+    st.sampled_from(LinkClass),
+    st.lists(st.tuples(st.integers(0, 4), harms), min_size=6, max_size=6),
+)
 def test_a_handshake_that_is_broken_anywhere(
-    depth: str, link_class: LinkClass, data: st.DataObject
+    depth: str, link_class: LinkClass, fate: Sequence[tuple[int, Sequence[Harm]]]
 ) -> None:
-    """Each flight arrives whole, mangled, replaced by one of another link, or not at all."""
+    """Each flight arrives whole, harmed, or is replaced by one of another link."""
     joined = pair(link_class)
     recorded = [flight for said in RECORDED[link_class] for flight in said]
-    for _ in range(3):
-        for source, target in (
-            (joined.client, joined.server),
-            (joined.server, joined.client),
-        ):
-            flight = source.link.data_to_send()
-            match data.draw(st.integers(0, 4)) if flight else 5:
-                case 0:
-                    flight = data.draw(mangled([flight]))
-                case 1:
-                    flight = data.draw(st.sampled_from(recorded))
-                case 2:
-                    flight += data.draw(st.binary(max_size=40))
-                case _:
-                    pass
-            target.events += target.link.receive_data(flight, 0.0)
+    ends = ((joined.client, joined.server), (joined.server, joined.client)) * 3
+    for (source, target), (kind, harm) in zip(ends, fate, strict=True):
+        flight = source.link.data_to_send()
+        if kind == 0:
+            flight = harmed(flight, harm, recorded[0])
+        elif kind == 1:
+            flight = recorded[len(harm) % len(recorded)]
+        target.events += target.link.receive_data(flight, 0.0)
     for end in (joined.client, joined.server):
         check_alive_or_dead(end.link, end.events)
 
