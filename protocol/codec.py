@@ -21,6 +21,10 @@ from protocol.messages import MESSAGES, Message
 __all__ = ["decode", "encode", "encode_body"]
 
 TYPES: Final[Mapping[FrameType, type[Message]]] = {m.FRAME: m for m in MESSAGES}
+_READERS: Final[Mapping[type[Message], msgspec.msgpack.Decoder[Message]]] = {
+    m: msgspec.msgpack.Decoder(m) for m in MESSAGES
+}
+_encode: Final = msgspec.msgpack.Encoder().encode
 _NATIVE: Final = (bytes,)  # else msgspec reads a string as base64 where bytes are expected
 _MAX_KEYS: Final = 512  # of any map: more than Settings may hold
 # Of any array: what LedgerEntries may hold. Memory for an array is reserved when its header is
@@ -37,9 +41,10 @@ def encode_body(message: Message) -> bytes:
     """
     kind = type(message)
     try:
-        fields = msgspec.to_builtins(message, builtin_types=_NATIVE)
-        msgspec.convert(fields, kind, builtin_types=_NATIVE)
-        body = msgspec.msgpack.encode(message)
+        body = _encode(message)
+        # What was built in this program is checked by reading it back: one pass, where
+        # to convert it field by field and then encode it takes three.
+        _READERS[kind].decode(body)
     except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError) as exc:
         raise LocalProtocolError(f"{kind.FRAME.name} cannot be sent: {exc}") from exc
     limit = FRAME_LIMITS[kind.FRAME]

@@ -9,9 +9,9 @@ limit is refused before a byte of its body is kept. `docs/spec/frame.md` is the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum, unique
-from typing import Final
+from struct import Struct
+from typing import Final, NamedTuple
 
 from protocol.errors import FrameTooLargeError, NotAllowedError, UnknownFrameError
 
@@ -54,10 +54,11 @@ class FrameType(IntEnum):
 
 
 NAMES: Final[Mapping[int, str]] = {frame.value: frame.name for frame in FrameType}
+TYPES: Final[Mapping[int, FrameType]] = {frame.value: frame for frame in FrameType}
+_HEADER: Final = Struct(">IB")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame: its type and the bytes of its body."""
 
     type: FrameType
@@ -66,7 +67,7 @@ class Frame:
 
 def encode_frame(frame_type: FrameType, body: bytes) -> bytes:
     """Return the frame of this type around `body`."""
-    return b"%b%c%b" % (len(body).to_bytes(4), frame_type, body)
+    return _HEADER.pack(len(body), frame_type) + body
 
 
 class FrameDecoder:
@@ -83,7 +84,8 @@ class FrameDecoder:
     __slots__ = ("_buffer", "_limits", "_start", "_where")
 
     def __init__(self, limits: Mapping[int, int], where: str) -> None:
-        self._buffer = bytearray()
+        # Bytes where one piece held everything that is kept, so that it is not copied.
+        self._buffer: bytes | bytearray = b""
         self._start = 0
         self._limits = limits
         self._where = where
@@ -100,9 +102,14 @@ class FrameDecoder:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream; `next_frame` then cuts them."""
-        if self._start:
+        if self._start == len(self._buffer):
+            self._buffer, self._start = bytes(data), 0
+            return
+        if isinstance(self._buffer, bytes):
+            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
+        else:
             del self._buffer[: self._start]
-            self._start = 0
+        self._start = 0
         self._buffer += data
 
     def next_frame(self) -> Frame | None:
@@ -113,19 +120,23 @@ class FrameDecoder:
             NotAllowedError: The type exists and may not arrive here.
             FrameTooLargeError: The body is longer than its type allows.
         """
-        start = self._start
-        body = start + HEADER
-        if len(self._buffer) < body:
+        buffer = self._buffer
+        body = self._start + HEADER
+        if len(buffer) < body:
+            if self._start == len(buffer):
+                self._buffer, self._start = b"", 0  # an idle link keeps nothing
             return None
-        size = int.from_bytes(self._buffer[start : start + 4])
-        number = self._buffer[start + 4]
+        size, number = _HEADER.unpack_from(buffer, self._start)
         limit = self._limits.get(number)
         if limit is None:
             name = NAMES.get(number)
             raise UnknownFrameError(number) if name is None else NotAllowedError(name, self._where)
         if size > limit:
             raise FrameTooLargeError(NAMES[number], size, limit)
-        if len(self._buffer) < body + size:
+        end = body + size
+        if len(buffer) < end:
             return None
-        self._start = body + size
-        return Frame(FrameType(number), bytes(self._buffer[body : body + size]))
+        self._start = end
+        if isinstance(buffer, bytes):
+            return Frame(TYPES[number], buffer[body:end])
+        return Frame(TYPES[number], bytes(memoryview(buffer)[body:end]))

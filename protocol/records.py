@@ -13,6 +13,7 @@ answers late, dearly or not at all:
    OpenSSL does not say which it refused; the log wants to.
 """
 
+from struct import Struct
 from typing import Final
 
 from protocol.errors import TLSError
@@ -26,6 +27,7 @@ GCM_OVERHEAD: Final = 24
 MAX_PLAINTEXT: Final = 2**14
 """Largest plaintext of a record."""
 
+_HEADER: Final = Struct(">BBBH")
 _MAX_RECORD: Final = MAX_PLAINTEXT + 2048
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION = 20, 21, 22, 23
 _TYPES: Final = frozenset({_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION})
@@ -76,6 +78,10 @@ class RecordScanner:
         position, end = 0, len(data)
         while position < end:
             if not self._left:
+                if not self._header:
+                    position = self._skip_application(data, position, end)
+                    if position == end:
+                        return
                 position += self._take_header(data, position)
                 if len(self._header) == RECORD_HEADER:
                     self._begin()
@@ -87,6 +93,24 @@ class RecordScanner:
             self._left -= taken
             if not self._left:
                 self._finish()
+
+    def _skip_application(
+        self, data: bytes | bytearray | memoryview, position: int, end: int
+    ) -> int:
+        """Account for whole application records from here on; return where they end.
+
+        What is anything else, too large or cut is left to the caller, so nothing is decided
+        here that would not be decided there in the same way.
+        """
+        while end - position > RECORD_HEADER:
+            kind, major, _, size = _HEADER.unpack_from(data, position)
+            after = position + RECORD_HEADER + size
+            whole = GCM_OVERHEAD < size <= _MAX_RECORD and after <= end
+            if kind != _APPLICATION or major != _MAJOR or not whole:
+                break
+            self.plaintext += size - GCM_OVERHEAD
+            position = after
+        return position
 
     def shown_chain(self) -> tuple[bytes, ...]:
         """Return the certificates (DER, leaf first) that the peer has shown so far.

@@ -196,8 +196,8 @@ class Wire(asyncio.BufferedProtocol):
             if self._discarded > LINGER_BYTES:
                 self.abort()
             return
-        data = bytes(self._view[:nbytes])  # a copy: the link may keep a part of it
-        self._after(self.link.receive_data(data, self._clock.monotonic()))
+        # No copy: OpenSSL takes one, and what the link keeps of a handshake it copies itself.
+        self._after(self.link.receive_data(self._view[:nbytes], self._clock.monotonic()))
 
     def eof_received(self) -> bool:
         """The peer has ended; there is no half-close over TLS, so have we."""
