@@ -1,8 +1,10 @@
 """Standing in the line: one link to the forward neighbour, one from the backward one (G1).
 
 A client dials its forward neighbour and accepts its backward one. The place in the line comes
-with each registration, with a revision: of two that claim to be the backward neighbour the one
-with the newer plan is believed, and of two with the same plan the later.
+with each registration, and nobody else has a word in it: who claims to stand behind us, and is
+not whom our plan names, is told to come back in a moment, and we register. If the answer names
+it, the next attempt is taken, a registration after the first; if not, it is refused. So any
+client of our responder may cost us a registration, and none can cut the line.
 
     forward    dialled again when the plan, trust or our certificate changes: the new link
                first, then the old one is drained and closed (B9). Two failures in a row, and
@@ -39,11 +41,21 @@ GRACE = 1.0
 """Seconds in which a backward neighbour that went without a word may come again."""
 REST = 0.2
 """Seconds before a forward link that was ended is dialled again."""
+CLAIM_AGAIN = 0.25
+"""Seconds after which who claims to stand behind us is to come again: we ask meanwhile."""
+CLAIM_INTERVAL = 0.5
+"""Seconds between two registrations that claims cost us, however many claim."""
+MAX_CLAIMS = 16
+"""Claims that are remembered; of more, the oldest is forgotten and starts anew."""
 WORDLESS = frozenset({CloseCode.LOST, CloseCode.IDLE_TIMEOUT})
 
 
 class PlaceTakenError(UnavailableError):
-    """The neighbour is there, and has another one behind it."""
+    """The neighbour is there, and its plan has another one behind it."""
+
+
+class NotYetError(UnavailableError):
+    """The neighbour is there, and asks the responder whether we are the one behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,10 @@ class Chain:
         self._responder = responder
         self._moved = asyncio.Event()
         self._lost: dict[bytes, None] = {}
-        self._backward_revision = 0
+        self._placed = 0
+        self._claims: dict[bytes, int] = {}
+        self._claimed_at: float | None = None
+        self._early: Channel | None = None
         self.place = Place()
         self.forward: Channel | None = None
         self.backward: Channel | None = None
@@ -105,9 +120,7 @@ class Chain:
     def put(self, answer: Registered) -> None:
         """Take the place that a registration gave us."""
         before = self.place
-        if answer.revision < self._backward_revision:
-            # The responder's word counts; its plans may have begun anew.
-            self._backward_revision = 0
+        self._placed += 1
         self.place = Place(answer.revision, answer.forward, answer.backward, answer.leader)
         if before.forward != answer.forward:
             self._moved.set()
@@ -120,22 +133,58 @@ class Chain:
                 backward=answer.backward.id if answer.backward else None,
                 leader=answer.leader,
             )
+        self._judge_early()
+
+    def _judge_early(self) -> None:
+        """Whoever was taken before there was a plan stays if a plan names it.
+
+        The second plan decides: the first may have been drawn before that one had its place.
+        """
+        early, planned = self._early, self.place.backward
+        if early is None:
+            return
+        if early is not self.backward or (planned is not None and planned.id == _id(early)):
+            self._early = None
+        elif self._placed == 1:
+            self._poke()
+        else:
+            self._early = self.backward = None
+            self._member.spawn(_replace(early))
 
     def accept(self, channel: Channel, hello: PeerHello) -> Done | Refused:
         """Take the sender as our backward neighbour, if it may be."""
         held = self.backward
-        another = held is not None and held.is_open and _id(held) != _id(channel)
-        if another and hello.revision < self._backward_revision:
-            return Refused(reason="place", text="another neighbour has a newer plan")
-        self._backward_revision = hello.revision
+        refused = self._refusal(_id(channel))
+        if refused is not None:
+            return refused
         self.backward = channel
+        self._early = None if self._placed else channel
         channel.on_closed.add_done_callback(lambda _: self._backward_ended(channel))
         if held is not None and held is not channel:
             self._member.spawn(_replace(held))
-        if another:
-            self._poke()
         self._member.spawn(self._greet(channel))
         return Done()
+
+    def _refusal(self, id: bytes) -> Refused | None:
+        """What to tell one that is not to stand behind us; None for one that is.
+
+        Before the first answer of the responder there is no plan, and whoever comes is taken.
+        """
+        planned = self.place.backward
+        if not self._placed or (planned is not None and planned.id == id):
+            self._claims.pop(id, None)
+            return None
+        claimed = self._claims.setdefault(id, self._placed)
+        if claimed != self._placed:
+            del self._claims[id]
+            return Refused(reason="place", text="the plan has another neighbour")
+        if len(self._claims) > MAX_CLAIMS:
+            del self._claims[next(iter(self._claims))]
+        now = self._member.clock.monotonic()
+        if self._claimed_at is None or now - self._claimed_at >= CLAIM_INTERVAL:
+            self._claimed_at = now
+            self._poke()
+        return Refused(reason="retry", text="asking our responder", retry_after=CLAIM_AGAIN)
 
     async def run(self) -> None:
         """Keep the link to the forward neighbour, whoever it is, until cancelled."""
@@ -186,6 +235,8 @@ class Chain:
         self._member.log.info(
             "neighbour.unreachable", peer=target.id, failures=failures, reason=str(error)
         )
+        if isinstance(error, NotYetError):
+            return
         if isinstance(error, PlaceTakenError):
             self._poke()  # it is there, and our plan is old
             return
@@ -206,6 +257,8 @@ class Chain:
             raise
         if isinstance(answer, Refused):
             channel.close(CloseCode.NORMAL)
+            if answer.reason == "retry":
+                raise NotYetError(f"{channel.name} does not know us yet", CLAIM_AGAIN)
             raise PlaceTakenError(f"{channel.name} does not take us: {answer.text}")
         self._links.add(channel)
         return channel

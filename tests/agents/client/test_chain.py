@@ -5,10 +5,19 @@ from contextlib import suppress
 
 import pytest
 
-from agents.client.chain import GRACE
+from agents.client.chain import CLAIM_AGAIN, CLAIM_INTERVAL, GRACE, MAX_CLAIMS
 from pki.names import Role
 from protocol.codes import CloseCode
-from protocol.messages import Done, HeadNotice, PeerHello, Ping, Pong, Refused
+from protocol.messages import (
+    Done,
+    HeadNotice,
+    Neighbour,
+    PeerHello,
+    Ping,
+    Pong,
+    Refused,
+    Registered,
+)
 from tests.agents.client.line import Stander, line
 from tests.support.channels import FakeChannel
 from tests.support.clock import FakeClock, settle
@@ -130,39 +139,75 @@ class TestLine:
             assert a.chain.forward is None
 
 
-class TestRevision:
-    """Of two that claim to stand behind us, the one with the newer plan is believed."""
+class TestClaims:
+    """Who stands behind us is what our responder says, and not what the one who comes says."""
 
-    @pytest.mark.parametrize(
-        ("second", "taken"),
-        [(4, False), (5, True), (6, True)],
-        ids=["older plan", "same plan, later", "newer plan"],
-    )
+    NEWEST = 2**63 - 1
+
     @pytest.mark.req("G1")
-    async def test_of_two_claimants(self, second: int, taken: bool) -> None:
-        clock = FakeClock()
-        site = Deployment()
-        async with line(site, clock, 1) as (front,):
-            x, y = Stander(site, clock), Stander(site, clock)
-            await x.start()
-            await y.start()
-            x.put(front, None, revision=5)
-            await until(lambda: x.follows(front))
-            link = x.chain.forward
+    async def test_a_client_of_the_responder_that_no_plan_names_cuts_nothing(self) -> None:
+        site, clock = Deployment(), FakeClock()
+        async with line(site, clock, 2) as (a, b):
+            await until(lambda: a.follows(b))
+            link = a.chain.forward
             assert link is not None
-            x.put(front, None, revision=5)
-            y.put(front, None, revision=second)
-            if taken:
-                await until(lambda: y.follows(front))
-                assert (await link.closed()).code is CloseCode.SUPERSEDED
-                assert front.pokes > 0
-            else:
-                await until(lambda: y.pokes > 2)
-                assert x.follows(front)
-                assert link.is_open
-                assert y.chain.take_lost() == [], "who refuses us is not gone"
-            await x.stop()
-            await y.stop()
+            thief = Stander(site, clock)
+            await thief.start()
+            thief.put(b, None, revision=self.NEWEST)
+            await until(lambda: b.pokes == 1)
+            b.put(None, a)  # what the responder answers
+            await until(lambda: thief.pokes > 0)
+            assert thief.chain.forward is None
+            assert link.is_open
+            assert a.follows(b)
+            assert thief.chain.take_lost() == [], "who refuses us is not gone"
+            await thief.stop()
+
+    @pytest.mark.req("G1")
+    async def test_one_that_the_plan_names_is_taken_a_registration_later(self) -> None:
+        site, clock = Deployment(), FakeClock()
+        async with line(site, clock, 2) as (a, b):
+            await until(lambda: a.follows(b))
+            old = a.chain.forward
+            assert old is not None
+            c = Stander(site, clock)
+            await c.start()
+            c.put(b, a, revision=2)
+            await until(lambda: b.pokes == 1)
+            assert old.is_open
+            b.put(None, c, revision=2)
+            await until(lambda: c.follows(b))
+            assert b.pokes == 1
+            assert c.pokes == 0
+            assert (await old.closed()).code is CloseCode.SUPERSEDED
+            await c.stop()
+
+    async def test_many_claims_cost_few_registrations_and_little_memory(self) -> None:
+        site, clock = Deployment(), FakeClock()
+        stander = Stander(site, clock)
+        stander.put(None, None)
+        for number in range(100):
+            peer = site.peer(Role.CLIENT, id=number.to_bytes(16))
+            answer = stander.chain.accept(FakeChannel(peer=peer).channel, _hello(3))
+            assert isinstance(answer, Refused)
+            assert answer.reason == "retry"
+            assert answer.retry_after == CLAIM_AGAIN
+            clock.move_network(CLAIM_INTERVAL / 50)
+        assert stander.pokes == 2
+        assert len(stander.chain._claims) == MAX_CLAIMS
+        assert stander.chain.backward is None
+
+    async def test_a_claim_that_the_plan_does_not_confirm_is_refused(self) -> None:
+        site = Deployment()
+        stander = Stander(site, FakeClock())
+        stander.put(None, None)
+        channel = FakeChannel(peer=site.peer(Role.CLIENT)).channel
+        first = stander.chain.accept(channel, _hello(3))
+        stander.put(None, None)
+        second = stander.chain.accept(channel, _hello(3))
+        assert isinstance(first, Refused)
+        assert isinstance(second, Refused)
+        assert (first.reason, second.reason) == ("retry", "place")
 
     async def test_a_claimant_that_has_gone_is_no_claimant(self) -> None:
         clock, site = FakeClock(), Deployment()
@@ -170,13 +215,15 @@ class TestRevision:
             x, y = Stander(site, clock), Stander(site, clock)
             await x.start()
             await y.start()
-            x.put(front, None, revision=5)
+            front.put(None, x)
+            x.put(front, None)
             await until(lambda: x.follows(front))
             link = front.chain.backward
             assert link is not None
             await x.die()
             await link.closed()
-            y.put(front, None, revision=3)
+            front.put(None, y)
+            y.put(front, None)
             await until(lambda: y.follows(front))
             await y.stop()
 
@@ -184,27 +231,52 @@ class TestRevision:
         site = Deployment()
         stander = Stander(site, FakeClock())
         peer = site.peer(Role.CLIENT)
+        stander.chain.put(_placed(Neighbour(id=peer.name.id, address="", port=1)))
         first, second = FakeChannel(peer=peer), FakeChannel(peer=peer)
-        hello = PeerHello(revision=3, address="", port=1)
-        assert stander.chain.accept(first.channel, hello) == Done()
-        older = PeerHello(revision=2, address="", port=1)
-        assert stander.chain.accept(second.channel, older) == Done()
+        assert stander.chain.accept(first.channel, _hello(3)) == Done()
+        assert stander.chain.accept(second.channel, _hello(2)) == Done()
         await settle()
         assert first.code is CloseCode.SUPERSEDED
         assert second.is_open
         assert stander.pokes == 0
 
-    async def test_a_refusal_says_why(self) -> None:
+
+class TestBeforeThePlan:
+    """Until the responder has answered once, whoever comes is taken; then it is judged."""
+
+    async def test_one_that_no_plan_names_is_ended_by_the_second(self) -> None:
         site = Deployment()
         stander = Stander(site, FakeClock())
-        first = FakeChannel(peer=site.peer(Role.CLIENT, id=bytes(16)))
-        second = FakeChannel(peer=site.peer(Role.CLIENT, id=bytes([1] * 16)))
-        stander.chain.accept(first.channel, PeerHello(revision=3, address="", port=1))
-        answer = stander.chain.accept(second.channel, PeerHello(revision=2, address="", port=1))
-        assert isinstance(answer, Refused)
-        assert answer.reason == "place"
+        early = FakeChannel(peer=site.peer(Role.CLIENT))
+        assert stander.chain.accept(early.channel, _hello(1)) == Done()
+        stander.put(None, None)
         await settle()
-        assert first.is_open
+        assert early.is_open
+        assert stander.pokes == 1, "the plan may be older than its coming"
+        stander.put(None, None)
+        await settle()
+        assert early.code is CloseCode.SUPERSEDED
+        assert stander.chain.backward is None
+
+    async def test_one_that_the_plan_names_stays(self) -> None:
+        site = Deployment()
+        stander = Stander(site, FakeClock())
+        peer = site.peer(Role.CLIENT)
+        early = FakeChannel(peer=peer)
+        assert stander.chain.accept(early.channel, _hello(1)) == Done()
+        for _ in range(3):
+            stander.chain.put(_placed(Neighbour(id=peer.name.id, address="", port=1)))
+        await settle()
+        assert early.is_open
+        assert stander.pokes == 0
+
+
+def _hello(revision: int) -> PeerHello:
+    return PeerHello(revision=revision, address="", port=1)
+
+
+def _placed(backward: Neighbour) -> Registered:
+    return Registered(token=b"", observed="", backward=backward, revision=1)
 
 
 class TestStrangers:
@@ -334,6 +406,7 @@ class TestRotation:
             new = Stander(site, clock)
             site.certify(new.member.keyring, new.member.kind, root=0)
             await new.start()
+            old.put(None, new)
             new.put(old, None)
             await until(lambda: old.member.trust.newest_root == site.root_id())
             assert any(isinstance(m, HeadNotice) for m in old.received)
