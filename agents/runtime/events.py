@@ -56,7 +56,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "fingerprint": "fingerprint of a key: the hex digits of its KeyID; `-` if none was shown",
         "forward": "id of the forward neighbour",
         "got": "what was there instead",
-        "holder": "id of the component that a certificate is for",
+        "holder": "id of the component that a certificate is for, or whose rows they are",
         "host": "host name, as its owner says",
         "issuer": "KeyID of the key that signed",
         "kind": "which link, or which certificate",
@@ -256,8 +256,18 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "neighbour.unreachable": Event(
             "The forward neighbour cannot be reached.", "failures", "peer", "reason"
         ),
+        "records.compaction_failed": Event(
+            "The log of a zone server could not be written anew; it grows until it can be.",
+            "reason",
+            "remedy",
+        ),
         "registration.failed": Event(
             "This client could not register now; it is tried again.", "reason"
+        ),
+        "report.crowded": Event(
+            "A zone server reports more clients than it may have; the rest is left out.",
+            "holder",
+            "reason",
         ),
         "report.failed": Event(
             "A report to the server did not arrive; it is sent again.", "reason"

@@ -19,6 +19,11 @@ The digest is BLAKE2b over offset, length and body, keyed with the salt. The sal
 each file, so that no peer can have a record stored that looks like a batch of this file; the
 offset, so that no batch counts anywhere else.
 
+Compaction replaces the file by one that says the same in fewer records, while others append. The
+state that these are made of has to be that of the file, neither more nor less: `append` calls
+its `kept` as soon as the record is on the disk and before anything else is written, and
+`compact` asks for the records when nothing is being written.
+
 Failure: a write that fails (a full disk) is taken back and its callers are told; the journal
 goes on. After an fsync that fails nobody knows what is on the disk: every later `append` fails
 until the journal is opened again, and a record whose `append` failed may then be there.
@@ -27,8 +32,9 @@ until the journal is opened again, and a record whose `append` failed may then b
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -52,6 +58,15 @@ _MARKER = b"\xa7JB\x01"
 _HEAD = len(_MARKER) + 4 + 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A record that is not on the disk yet."""
+
+    record: bytes
+    kept: Callable[[], None] | None
+    done: asyncio.Future[None]
+
+
 class Journal:
     """One open journal. For one event loop; the state directory's lock keeps others away."""
 
@@ -61,7 +76,7 @@ class Journal:
         self._handle = handle
         self._salt = salt
         self._end = end  # the file is synced up to here
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
         self._disk = asyncio.Lock()
         self._failed: StateError | None = None
@@ -104,11 +119,16 @@ class Journal:
         """Bytes of the file that are synced."""
         return self._end
 
-    async def append(self, record: bytes) -> None:
+    async def append(self, record: bytes, kept: Callable[[], None] | None = None) -> None:
         """Add a record, and return when it is on the disk.
 
         Records are in the order of the calls. If the caller is cancelled the record may be
         there or not.
+
+        Args:
+            record: What is added.
+            kept: Called once it is there, whether or not the caller still waits. It takes the
+                record into the state that a compaction is made of, and must not raise.
 
         Raises:
             ValueError: It is larger than `MAX_RECORD`.
@@ -119,27 +139,30 @@ class Journal:
             raise ValueError(f"record of {len(record)} bytes exceeds {MAX_RECORD} bytes")
         self._usable()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((bytes(record), done))
+        self._waiting.append(_Waiting(bytes(record), kept, done))
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush())
         await done
 
-    async def compact(self, records: Iterable[bytes]) -> None:
+    async def compact(self, records: Callable[[], Iterable[bytes]]) -> None:
         """Replace the content: afterwards, and after any crash, the file has these or the old.
 
-        Call it when no `append` is under way, as at the start of a daemon: only the caller
-        knows which records the new ones stand for. An `append` made meanwhile comes after.
+        It takes its turn between two batches; an `append` made meanwhile comes after.
+
+        Args:
+            records: Called when nothing is being written: what it gives stands for every
+                record whose `kept` was called by then. What it gives is read in another
+                thread, while `kept` of no further record is called.
 
         Raises:
-            RuntimeError: An `append` or another `compact` is under way, or it is closed.
+            RuntimeError: It is closed.
             StateError: It could not be written; the old content stays.
         """
         self._usable()
-        if self._flushing is not None or self._disk.locked():
-            raise RuntimeError("a journal is compacted while nothing else is written")
         async with self._disk:
+            self._usable()  # it may have been closed while others wrote
             loop = asyncio.get_running_loop()
-            await _finish(loop.run_in_executor(self._thread, self._replace, list(records)))
+            await _finish(loop.run_in_executor(self._thread, self._replace, records()))
 
     async def close(self) -> None:
         """Write what waits, and close the file. Idempotent."""
@@ -161,10 +184,10 @@ class Journal:
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with self._disk:
-                while self._waiting:
+            while self._waiting:
+                async with self._disk:  # taken for each batch: a compaction gets its turn
                     batch = self._take()
-                    records = [record for record, _ in batch]
+                    records = [one.record for one in batch]
                     work = loop.run_in_executor(self._thread, self._commit, records)
                     try:
                         await _finish(work)
@@ -175,11 +198,11 @@ class Journal:
         finally:
             self._flushing = None
 
-    def _take(self) -> list[tuple[bytes, asyncio.Future[None]]]:
+    def _take(self) -> list[_Waiting]:
         """The records of the next batch: all that wait, up to the limit."""
         size = count = 0
-        for record, _ in self._waiting:
-            size += 4 + len(record)
+        for one in self._waiting:
+            size += 4 + len(one.record)
             if count and size > MAX_BATCH:
                 break
             count += 1
@@ -212,13 +235,20 @@ class Journal:
             raise self._failed from exc
         self._end += len(data)
 
-    def _replace(self, records: Sequence[bytes]) -> None:
+    def _replace(self, records: Iterable[bytes]) -> None:
         """In the thread: write a new file, and take it into use."""
         salt = os.urandom(16)
         content = bytearray(_MAGIC + salt)
-        for batch in _batches(records):
+        for batch in _batches(list(records)):
             content += _batch(batch, salt, len(content))
-        self._files.write_atomic(self._path, bytes(content))
+        try:
+            self._files.write_atomic(self._path, bytes(content))
+        except StateError as exc:
+            if not self._is_named():
+                # The last fsync failed: either file may be there after a crash, and what is
+                # appended to the one that has lost its name would be lost with it.
+                self._failed = exc
+            raise
         # A crash here: the new file has the name, and is whole.
         try:
             handle = _open_for_append(self._path)
@@ -227,6 +257,13 @@ class Journal:
             raise
         os.close(self._handle)
         self._handle, self._salt, self._end = handle, salt, len(content)
+
+    def _is_named(self) -> bool:
+        """Whether the file that is open still has its name."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
+        except OSError:
+            return False
 
 
 _RESTORE = "restore it from a backup, or move it away if its records are known elsewhere"
@@ -241,14 +278,16 @@ async def _finish(work: asyncio.Future[None]) -> None:
         raise
 
 
-def _tell(batch: Sequence[tuple[bytes, asyncio.Future[None]]], error: StateError | None) -> None:
-    for _, done in batch:
-        if done.done():  # its caller was cancelled
+def _tell(batch: Sequence[_Waiting], error: StateError | None) -> None:
+    for one in batch:
+        if error is None and one.kept is not None:
+            one.kept()
+        if one.done.done():  # its caller was cancelled
             continue
         if error is None:
-            done.set_result(None)
+            one.done.set_result(None)
         else:
-            done.set_exception(StateError(error.text, error.hint))
+            one.done.set_exception(StateError(error.text, error.hint))
 
 
 def _open_for_append(path: Path) -> int:

@@ -74,7 +74,7 @@ async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
         clock=clock,
         log=log,
     ) as (keyring, trust):
-        records = await ZoneRecords.open(config.state / "records.log", clock.now())
+        records = await ZoneRecords.open(config.state / "records.log", clock)
         try:
             await ZoneServer(config, clock, keyring, trust, records).serve(stop)
         finally:

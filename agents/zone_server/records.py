@@ -6,22 +6,37 @@
     ["signed", n]              how many certificates were signed before the last compaction
 
 The last one of each client, and the certificates that are still valid, are what is left after
-a compaction, which happens at each start. `record`, `save` and `save_ack` return when their
-record is durable.
+a compaction. One happens at each start, and one whenever the log has grown to a multiple of
+what the last left: each registration adds a row, and a log is opened only up to a size.
+`record`, `save` and `save_ack` return when their record is durable.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from agents.responder.records import AckRecord, ClientRecord, IssuedRecord
-from agents.runtime.errors import DamagedError
+from agents.runtime import logs
+from agents.runtime.clock import Clock
+from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.journal import Journal
 
 __all__ = ["ZoneRecords"]
+
+log = logs.get_logger()
+
+LEAST_GROWTH: Final = 16 * 1024 * 1024
+"""Bytes that a log reaches before it is compacted: some 40,000 registrations."""
+MOST_GROWTH: Final = 128 * 1024 * 1024
+"""Bytes that any log may grow by: with what it began with it has to stay one that is opened."""
+FACTOR: Final = 4
+"""A log is compacted when it is so many times what the last compaction left: what is written
+for compactions is then at most a third of what is written for clients."""
 
 TYPES: dict[str, Any] = {
     "issued": IssuedRecord,
@@ -34,8 +49,12 @@ TYPES: dict[str, Any] = {
 class ZoneRecords:
     """The records of one zone server; made by `open`."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, clock: Clock, least_growth: int) -> None:
         self._journal = journal
+        self._clock = clock
+        self._least_growth = least_growth
+        self._compact_at = 0
+        self._compacting: asyncio.Task[None] | None = None
         self._issued: dict[int, IssuedRecord] = {}
         self._clients: dict[bytes, ClientRecord] = {}
         self._acks: dict[tuple[bytes, bytes], AckRecord] = {}
@@ -43,34 +62,40 @@ class ZoneRecords:
         """Certificates that were signed here since this zone server was installed."""
 
     @classmethod
-    async def open(cls, path: Path, now: datetime) -> "ZoneRecords":
+    async def open(
+        cls, path: Path, clock: Clock, *, least_growth: int = LEAST_GROWTH
+    ) -> "ZoneRecords":
         """Read the log, drop what is superseded or expired, and write it anew.
 
         Raises:
             DamagedError: a record in the middle of the log is not what was written.
+            StateError: the log cannot be read or written.
         """
         journal, records = Journal.open(path)
-        self = cls(journal)
-        for record in records:
-            self._take(*_decode(path, record))
-        self._issued = {s: r for s, r in self._issued.items() if r.not_after > now}
-        await journal.compact(self._kept())
+        self = cls(journal, clock, least_growth)
+        try:
+            for record in records:
+                self._take(*_decode(path, record))
+            await self._compact()
+        except BaseException:
+            await journal.close()
+            raise
         return self
 
     async def close(self) -> None:
         """Write what waits, and close the log."""
+        if self._compacting is not None:
+            await asyncio.wait([self._compacting])
         await self._journal.close()
 
     async def record(self, issued: IssuedRecord) -> None:
         """See `agents.responder.records.IssuanceRecord`."""
-        await self._journal.append(_encode("issued", issued))
-        self._take("issued", issued)
+        await self._append("issued", issued)
 
     async def save(self, rows: Sequence[ClientRecord]) -> None:
         """See `agents.responder.records.RegistryStore`."""
         for row in rows:
-            await self._journal.append(_encode("client", row))
-            self._take("client", row)
+            await self._append("client", row)
 
     async def load(self) -> list[ClientRecord]:
         """Every client's row."""
@@ -78,8 +103,7 @@ class ZoneRecords:
 
     async def save_ack(self, ack: AckRecord) -> None:
         """See `agents.responder.records.AckStore`."""
-        await self._journal.append(_encode("ack", ack))
-        self._take("ack", ack)
+        await self._append("ack", ack)
 
     async def load_acks(self) -> list[AckRecord]:
         """Every acknowledgement kept."""
@@ -97,14 +121,40 @@ class ZoneRecords:
             case _:
                 self.signed = value
 
-    def _kept(self) -> list[bytes]:
-        return [
-            *(_encode("issued", one) for one in self._issued.values()),
-            *(_encode("client", one) for one in self._clients.values()),
-            *(_encode("ack", one) for one in self._acks.values()),
+    async def _append(self, kind: str, value: object) -> None:
+        await self._journal.append(_encode(kind, value), partial(self._take, kind, value))
+        if self._journal.size >= self._compact_at and self._compacting is None:
+            # Nobody's answer waits for it.
+            self._compacting = asyncio.create_task(self._compact_now())
+
+    async def _compact_now(self) -> None:
+        try:
+            await self._compact()
+        except StateError as exc:
+            log.warning("records.compaction_failed", reason=str(exc), remedy=exc.hint)
+            # Again when there is more to gain: a full disk is not written to at each record.
+            self._compact_at = self._journal.size + self._least_growth
+        finally:
+            self._compacting = None
+
+    async def _compact(self) -> None:
+        await self._journal.compact(self._kept)
+        base = self._journal.size
+        grown = min(FACTOR * base, base + MOST_GROWTH)
+        self._compact_at = max(self._least_growth, grown)
+
+    def _kept(self) -> Iterator[bytes]:
+        """What there is to keep now, encoded as it is asked for."""
+        now = self._clock.now()
+        self._issued = {s: r for s, r in self._issued.items() if r.not_after > now}
+        held: list[tuple[str, object]] = [
+            *(("issued", one) for one in self._issued.values()),
+            *(("client", one) for one in self._clients.values()),
+            *(("ack", one) for one in self._acks.values()),
             # Last: it sets the count that the records above have added to.
-            _encode("signed", self.signed),
+            ("signed", self.signed),
         ]
+        return (_encode(kind, value) for kind, value in held)
 
 
 BUILTIN = (bytes, datetime)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,7 @@ async def test_compacting_stands_for_all_that_was_appended_before_it(tmp_path: P
 
     async def appends(first: int) -> None:
         for number in range(first, first + 50):
-            await journal.append(b"%d" % number, lambda number=number: state.append(number))
+            await journal.append(b"%d" % number, partial(state.append, number))
 
     def compacted() -> list[bytes]:
         return [b" ".join(b"%d" % number for number in state)]

@@ -1,5 +1,6 @@
 """What a zone server remembers: on disk before it counts, through kills and starts."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from agents.responder.records import AckRecord, ClientRecord, Credential, IssuedRecord
-from agents.runtime.errors import DamagedError
+from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.files import DiskFiles
 from agents.runtime.journal import Journal
-from agents.zone_server.records import ZoneRecords
+from agents.zone_server.records import LEAST_GROWTH, ZoneRecords, _encode
+from tests.support.clock import FakeClock
+from tests.support.logs import logged
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -70,7 +74,7 @@ def ack(number: int, n: int) -> AckRecord:
 
 @asynccontextmanager
 async def records(folder: Path, now: datetime = NOW) -> AsyncIterator[ZoneRecords]:
-    opened = await ZoneRecords.open(folder / "records.log", now)
+    opened = await ZoneRecords.open(folder / "records.log", FakeClock(now))
     try:
         yield opened
     finally:
@@ -135,6 +139,90 @@ class TestKept:
         assert sizes[0] < 2000
 
 
+LEAST = 4096
+
+
+class TestGrowth:
+    """A log is compacted while it is in use: it never becomes one that is not opened again."""
+
+    async def test_a_busy_log_stays_small_and_says_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.log"
+        opened = await ZoneRecords.open(path, FakeClock(NOW), least_growth=LEAST)
+        largest = 0
+        for port in range(1, 51):
+            # Several at once, as they come.
+            await asyncio.gather(*(opened.save([client(n, port=port)]) for n in range(1, 6)))
+            await opened.record(issued(port))
+            await opened.save_ack(ack(1, port))
+            largest = max(largest, path.stat().st_size)
+        await opened.close()
+        assert 50 * 5 * len(_encode("client", client(1))) > 10 * LEAST
+        assert largest < max(LEAST, 4 * path.stat().st_size) + 5 * 1024
+        async with records(tmp_path) as again:
+            assert await again.load() == [client(n, port=50) for n in range(1, 6)]
+            assert await again.load_acks() == [ack(1, 50)]
+            assert (sorted(again._issued), again.signed) == (list(range(1, 51)), 50)
+
+    async def test_what_has_expired_is_dropped_while_it_runs(self, tmp_path: Path) -> None:
+        path, clock = tmp_path / "records.log", FakeClock(NOW)
+        opened = await ZoneRecords.open(path, clock, least_growth=LEAST)
+        for serial in range(1, 11):
+            await opened.record(issued(serial, days=1))
+        clock.move(2 * DAY)
+        for port in range(100):
+            await opened.save([client(1, port=port)])
+        await opened.close()
+        # Read as it lies there, without the compaction of a start.
+        journal, kept = Journal.open(path)
+        await journal.close()
+        assert not any(b"client-tls" in record for record in kept)
+        async with records(tmp_path) as again:
+            assert again.signed == 10
+
+    async def test_a_compaction_is_rare(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What compactions write is a fraction of what clients do, however much is kept."""
+        written: list[int] = []
+        real = DiskFiles.write_atomic
+
+        def counted(self: DiskFiles, path: Path, data: bytes, mode: int = 0o600) -> None:
+            written.append(len(data))
+            real(self, path, data, mode)
+
+        monkeypatch.setattr(DiskFiles, "write_atomic", counted)
+        path = tmp_path / "records.log"
+        opened = await ZoneRecords.open(path, FakeClock(NOW), least_growth=LEAST)
+        for port in range(1, 21):
+            await asyncio.gather(*(opened.save([client(n, port=port)]) for n in range(1, 101)))
+        await opened.close()
+        appended = 20 * 100 * len(_encode("client", client(1)))
+        assert len(written) >= 3
+        assert sum(written) < appended / 2
+
+    async def test_a_disk_that_is_full_costs_no_record(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = await ZoneRecords.open(
+            tmp_path / "records.log", FakeClock(NOW), least_growth=LEAST
+        )
+
+        def full(self: DiskFiles, path: Path, data: bytes, mode: int = 0o600) -> None:
+            raise StateError(f"cannot write {path}: no space left on device")
+
+        with monkeypatch.context() as patch, logged() as lines:
+            patch.setattr(DiskFiles, "write_atomic", full)
+            for port in range(60):
+                await opened.save([client(1, port=port)])
+        said = [line for line in lines if line["event"] == "records.compaction_failed"]
+        assert 1 <= len(said) <= 4
+        assert "no space left" in str(said[0]["reason"])
+        await opened.save([client(2)])
+        await opened.close()
+        async with records(tmp_path) as again:
+            assert await again.load() == [client(1, port=59), client(2)]
+
+
 class TestDamage:
     async def test_a_record_that_is_none_of_ours_is_named(self, tmp_path: Path) -> None:
         journal, _ = Journal.open(tmp_path / "records.log")
@@ -160,10 +248,13 @@ import asyncio, sys
 from pathlib import Path
 from agents.zone_server.records import ZoneRecords
 from tests.agents.zone_server.test_records import NOW, client, issued
+from tests.support.clock import FakeClock
 
 async def main() -> None:
-    opened = await ZoneRecords.open(Path(sys.argv[1]) / "records.log", NOW)
+    path, least_growth = Path(sys.argv[1]) / "records.log", int(sys.argv[2])
+    opened = await ZoneRecords.open(path, FakeClock(NOW), least_growth=least_growth)
     for number in range(100000):
+        await opened.save([client(1, port=number)])
         await opened.record(issued(1 + number))
         print(number, flush=True)
 
@@ -173,21 +264,27 @@ asyncio.run(main())
 
 @pytest.mark.sockets
 @pytest.mark.req("A6", "C8")
-@pytest.mark.parametrize("answers", [1, 2, 7, 40])
+@pytest.mark.parametrize(
+    ("answers", "least_growth"),
+    [(1, LEAST_GROWTH), (2, LEAST_GROWTH), (40, LEAST_GROWTH), (7, 1), (40, LEAST), (150, LEAST)],
+    ids=["first", "second", "many", "at every record", "few compactions", "many compactions"],
+)
 async def test_what_was_recorded_before_a_kill_is_there_after_it(
-    tmp_path: Path, answers: int
+    tmp_path: Path, answers: int, least_growth: int
 ) -> None:
     """The certificate leaves when `record` has returned: none that left may be missing."""
-    left = killed_after(tmp_path, answers)
+    left = killed_after(tmp_path, answers, least_growth)
     async with records(tmp_path) as again:
         assert left <= set(again._issued)
         assert again.signed == len(again._issued)
+        (row,) = await again.load()
+        assert row.port >= max(left) - 1
 
 
-def killed_after(folder: Path, answers: int) -> set[int]:
+def killed_after(folder: Path, answers: int, least_growth: int) -> set[int]:
     """Let a process record, kill it after so many; the serials whose `record` had returned."""
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(folder)],
+        [sys.executable, "-c", WRITER, str(folder), str(least_growth)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
