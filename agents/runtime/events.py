@@ -154,6 +154,11 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "client.registered": Event(
             "A client registered here for the first time.", "address", "client", "host", "remote"
         ),
+        "client.silent": Event(
+            "A client has not registered for three of its intervals; its chain goes on without it.",
+            "client",
+            "host",
+        ),
         "daemon.failed": Event("The program ends because of an error.", "problem"),
         "daemon.reload_refused": Event(
             "A reload was asked for and refused; what was in use stays in use.", "problem"

@@ -30,7 +30,7 @@ from agents.responder.registry import Registry
 from agents.responder.service import Service
 from agents.runtime import logs
 from agents.runtime.channel import Channel
-from agents.runtime.clock import Clock
+from agents.runtime.clock import Clock, look_again
 from agents.runtime.errors import StateError, UnavailableError
 from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
@@ -149,12 +149,14 @@ class Server:
             shown=self._shown,
             acknowledged=self._acknowledged,
             head=self.trust.latest_head,
+            spread=lambda: self.announcing.spread,
         )
         self.infrastructure = Infrastructure(
             self.member,
             enrolment=self.enrolment,
             registry=self.registry,
             acknowledged=self._acknowledged,
+            approved=lambda: self._zone_ids,
         )
         self.announcing = Announcing(
             self.links, self.settings, self.registry, self.enrolment, self.tasks.spawn
@@ -163,6 +165,7 @@ class Server:
         self.listener: Listener | None = None
         self._tls_keys = {held.leaf.key_id for held in self.keyring.credentials}
         self._approved: list[Approval] = []
+        self._zone_ids: frozenset[bytes] = frozenset()
         self._warned_at = datetime.min.replace(tzinfo=UTC)
 
     async def prepare(self) -> None:
@@ -171,7 +174,7 @@ class Server:
         await self.settings.load()
         await self.acknowledgements.load()
         await self.registry.load()
-        self._approved = await self._load_approved()
+        await self._load_approved()
         self.authority.reconcile()
         for kind in OWN_KINDS:
             if not self.member.certified(kind) and self.authority.can_sign:
@@ -299,7 +302,7 @@ class Server:
     async def _heads(self) -> None:
         """Sign a HEAD once an hour (section 2), and announce it."""
         while True:
-            await self.clock.wait_until(self.authority.head_due())
+            await look_again(self.clock, self.authority.head_due())
             if not self.authority.can_sign:
                 await self.clock.wait_until(self.clock.now() + HEAD_INTERVAL)
                 continue
@@ -334,10 +337,10 @@ class Server:
 
     async def approvals_changed(self) -> None:
         """A decision was made: keys of whoever is no longer approved are denied from now on."""
+        await self._load_approved()
         denied = await self._denied()
         if self.authority.can_sign and frozenset(denied) != self.trust.denied:
             self.announcing.head(self.authority.sign_head(denied))
-        self._approved = await self._load_approved()
 
     def approved_components(self) -> list[Component]:
         """Hubs and zone servers that are approved, and whether each is there."""
@@ -357,8 +360,12 @@ class Server:
             return bool(self.links.of(id))
         return self.infrastructure.zone_present(id)
 
-    async def _load_approved(self) -> list[Approval]:
-        return await self.store.read(partial(approvals.every, state=State.APPROVED))
+    async def _load_approved(self) -> None:
+        approved = await self.store.read(partial(approvals.every, state=State.APPROVED))
+        self._approved = approved
+        self._zone_ids = frozenset(
+            one.identity[:16] for one in approved if one.role == Role.ZONE_SERVER
+        )
 
     async def _denied(self) -> list[KeyId]:
         """Keys of components that are no longer approved, until they would have expired.

@@ -4,10 +4,17 @@ A zone server never connects inwards. What it asks of a server comes in a RELAY 
 link: the hub vouches for who sent it (it ended that link), and for nothing else. A request for
 a certificate proves itself by the identity key and the approval; an acknowledgement by its own
 signature; a report is the zone server's word about its clients.
+
+1. Whom a hub says it has proven is a zone server that an administrator has approved, or nothing
+   that it is said to say is listened to. So a hub cannot speak as anybody else, and what is kept
+   of zone servers is bounded by what was approved.
+2. What an envelope may ask a certificate for is what a zone server has: its TLS key, and, once
+   its link has proven it, its client CA. All others have doors of their own.
+3. A zone server has a bounded number of clients; rows beyond that are left out.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from agents.member.answering import NOT_YOURS
@@ -18,6 +25,7 @@ from agents.responder.records import AckRecord, ClientRecord
 from agents.responder.registry import Registry
 from agents.responder.service import ack_record
 from agents.runtime.channel import Channel
+from pki.certificates import Kind
 from pki.errors import PKIError
 from pki.keys import component_id
 from pki.names import Name, Role
@@ -40,13 +48,22 @@ from protocol.messages import (
     Report,
 )
 
-__all__ = ["Infrastructure", "Zone"]
+__all__ = ["KINDS", "MAX_CLIENTS", "SILENT_AFTER", "Infrastructure", "Zone"]
 
 SILENT_AFTER = 90.0
 """Seconds of network time after which a zone server that reports nothing counts as offline."""
 
 
 ID_BYTES = 16
+
+MAX_CLIENTS = 25_000
+"""Clients of one zone server: what one core answers at half load."""
+
+KINDS: Mapping[bool, frozenset[str]] = {
+    True: frozenset({Kind.ZONE_SERVER_TLS.value, Kind.CLIENT_CA.value}),
+    False: frozenset({Kind.ZONE_SERVER_TLS.value}),
+}
+"""What an envelope may ask a certificate for, by whether its sender was proven (rule 2)."""
 
 
 @dataclass(slots=True)
@@ -60,10 +77,19 @@ class Zone:
     at: datetime
     issued: int = 0
     """Certificates that its client CA says it has signed."""
+    clients: set[bytes] = field(default_factory=set)
+    """Component ids of the clients that it reports."""
+    crowded: bool = False
+    """Whether it was said that it reports more clients than it may have."""
 
 
 class Infrastructure:
-    """Answers RELAY, and knows which zone servers are there."""
+    """Answers RELAY, and knows which zone servers are there.
+
+    Args:
+        approved: component ids of the zone servers that are approved now.
+        most: clients that one zone server may have.
+    """
 
     def __init__(
         self,
@@ -72,11 +98,15 @@ class Infrastructure:
         enrolment: Enrolment,
         registry: Registry,
         acknowledged: Callable[[AckRecord], Awaitable[None]],
+        approved: Callable[[], frozenset[bytes]],
+        most: int = MAX_CLIENTS,
     ) -> None:
         self._member = member
         self._enrolment = enrolment
         self._registry = registry
         self._acknowledged = acknowledged
+        self._approved = approved
+        self._most = most
         self.zones: dict[bytes, Zone] = {}
 
     def zone_present(self, id: bytes) -> bool:
@@ -94,9 +124,16 @@ class Infrastructure:
             return Refused(reason="envelope", text=str(exc))
         if type(inner) not in relayable(proven=message.proven):
             return Refused(reason="envelope", text=f"{type(inner).__name__} is not relayed")
+        if isinstance(inner, NonceGet | Enrol) and inner.kind not in KINDS[message.proven]:
+            return Refused(reason="kind", text=f"no {inner.kind!r:.40} in an envelope")
+        if message.proven and not self._is_approved(message.zone):
+            return Refused(reason="envelope", text="no zone server that is approved has this id")
         self._heard(hub, message)
         answer = await self._answer(hub, message, inner)
         return Relayed(inner_type=answer.FRAME, inner=codec.encode_body(answer))
+
+    def _is_approved(self, zone: bytes) -> bool:
+        return zone in self._approved() and zone != self._member.id
 
     async def _answer(self, hub: Channel, envelope: Relay, inner: Message) -> Message:
         match inner:
@@ -136,12 +173,44 @@ class Infrastructure:
 
     async def _report(self, zone: bytes, message: Report) -> Done | Refused:
         self.zones[zone].issued = message.issued
-        await self._registry.adopt([self._client(zone, row) for row in message.clients])
+        rows = self._admitted(zone, message.clients)
+        await self._registry.adopt([self._client(zone, row) for row in rows])
         for ack in message.acks:
             answer = await self._client_ack(zone, ack)
             if isinstance(answer, Refused):
                 self._member.log.warning("report.refused", spki=ack.spki, reason=answer.text)
         return Done()
+
+    def _admitted(self, zone: bytes, rows: Sequence[ClientRow]) -> list[ClientRow]:
+        """The rows of a report that there is room for (rule 3)."""
+        state = self.zones[zone]
+        admitted = []
+        for row in rows:
+            if row.id not in state.clients:
+                if len(state.clients) >= self._most:
+                    self._say_crowded(zone, state)
+                    continue
+                self._left_another(row.id)
+                state.clients.add(row.id)
+            admitted.append(row)
+        return admitted
+
+    def _registry_clients(self, zone: bytes) -> set[bytes]:
+        """What an earlier run was told."""
+        return {row.record.id for row in self._registry.rows() if row.record.responder == zone}
+
+    def _left_another(self, client: bytes) -> None:
+        """A client that moves makes room where it was."""
+        before = self._registry.responder_of(client)
+        if before is not None and before in self.zones:
+            self.zones[before].clients.discard(client)
+
+    def _say_crowded(self, zone: bytes, state: Zone) -> None:
+        if not state.crowded:
+            state.crowded = True
+            self._member.log.warning(
+                "report.crowded", holder=zone.hex(), reason=f"more than {self._most} clients"
+            )
 
     async def _client_ack(self, zone: bytes, ack: Ack) -> Done | Refused:
         """An acknowledgement of a client of this zone; of others it has nothing to tell."""
@@ -156,9 +225,14 @@ class Infrastructure:
     def _heard(self, hub: Channel, message: Relay) -> None:
         if not message.proven or hub.peer is None:
             return
-        issued = self.zones[message.zone].issued if message.zone in self.zones else 0
         clock = self._member.clock
-        self.zones[message.zone] = Zone(hub.peer.name.id, clock.monotonic(), clock.now(), issued)
+        hub_id, heard, at = hub.peer.name.id, clock.monotonic(), clock.now()
+        zone = self.zones.get(message.zone)
+        if zone is None:
+            clients = self._registry_clients(message.zone)
+            self.zones[message.zone] = Zone(hub_id, heard, at, clients=clients)
+        else:
+            zone.hub, zone.heard, zone.at = hub_id, heard, at
 
     def _client(self, zone: bytes, row: ClientRow) -> ClientRecord:
         now = self._member.clock.now()

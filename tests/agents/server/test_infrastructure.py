@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from agents.responder.records import ClientRecord
 from agents.server.app import Server
-from agents.server.infrastructure import SILENT_AFTER
+from agents.server.infrastructure import KINDS, SILENT_AFTER
 from agents.server.store import approvals
 from agents.server.store.approvals import State
 from pki import certificates
@@ -69,6 +69,15 @@ async def approve(server: Server, component: Component) -> None:
             at=server.clock.now(),
         )
     )
+    await server.approvals_changed()
+
+
+async def approved_zone(server: Server) -> Component:
+    """A zone server that has asked, and that an administrator let in."""
+    zone = Component()
+    await enrolled(server, zone, Kind.ZONE_SERVER_TLS)
+    await approve(server, zone)
+    return zone
 
 
 @pytest_asyncio.fixture
@@ -147,17 +156,101 @@ async def test_a_zone_server_enrols_through_its_hub(server: Server, hub: FakeCha
 async def test_an_envelope_of_one_zone_server_asks_for_no_other(
     server: Server, hub: FakeChannel
 ) -> None:
-    one, two = Component(), Component()
-    await relay(server, hub, await request(server, hub, one, Kind.ZONE_SERVER_TLS))
-    await approve(server, one)
+    one, two = await approved_zone(server), await approved_zone(server)
     message = await request(server, hub, one, Kind.ZONE_SERVER_TLS, zone=two.id)
     refused(await relay(server, hub, message, zone=two.id), "identity")
 
 
-async def test_a_hub_cannot_turn_a_zone_server_into_a_hub(server: Server, hub: FakeChannel) -> None:
-    zone = Component()
-    message = await request(server, hub, zone, Kind.HUB_TLS, zone=zone.id)
-    refused(await relay(server, hub, message, zone=zone.id), "role")
+@pytest.mark.req("A12", "E2")
+@pytest.mark.parametrize("proven", [True, False])
+@pytest.mark.parametrize("kind", [k for k in Kind if k.value not in KINDS[True]])
+async def test_an_envelope_gets_no_certificate_but_a_zone_servers(
+    server: Server, hub: FakeChannel, kind: Kind, proven: bool
+) -> None:
+    """Not of a client, which needs no approval, nor of a hub, not even an approved one's."""
+    stranger = await approved_zone(server) if proven else Component()
+    zone = stranger.id if proven else b""
+    issued = server.issued
+    before = await issued.count_by_issuer()
+    refused(
+        await relay(server, hub, NonceGet(kind=kind.value, spki=stranger.spki), zone=zone), "kind"
+    )
+    # A nonce from the door for clients and hubs is of no use either.
+    nonce = server.enrolment.nonce(NonceGet(kind=kind.value, spki=stranger.spki))
+    message = stranger.request(
+        kind,
+        nonce.nonce if isinstance(nonce, Nonce) else bytes(32),
+        deployment=server.trust.deployment,
+        issuer=server.trust.newest_root,
+        exporter=bytes(32),
+    )
+    refused(await relay(server, hub, message, zone=zone), "kind")
+    assert await issued.count_by_issuer() == before
+
+
+@pytest.mark.req("E2")
+async def test_a_client_ca_is_for_a_link_that_has_proven_somebody(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone = await approved_zone(server)
+    message = NonceGet(kind=Kind.CLIENT_CA.value, spki=zone.spki)
+    refused(await relay(server, hub, message), "kind")
+    assert isinstance(await relay(server, hub, message, zone=zone.id), Nonce)
+
+
+@pytest.mark.req("E2", "I2")
+async def test_a_hub_speaks_for_approved_zone_servers_alone(
+    server: Server, hub: FakeChannel
+) -> None:
+    pending, unknown, zone = Component(), Component(), await approved_zone(server)
+    await enrolled(server, pending, Kind.ZONE_SERVER_TLS)
+    assert hub.peer is not None
+    for id in (pending.id, unknown.id, server.member.id, hub.peer.name.id):
+        refused(await relay(server, hub, Report(issued=1), zone=id), "envelope")
+        assert not server.infrastructure.zone_present(id)
+    assert server.infrastructure.zones == {}
+    assert await relay(server, hub, Report(), zone=zone.id) == Done()
+    # From the decision on, not from the next start.
+    await server.store.write(
+        partial(
+            approvals.decide,
+            identity=zone.key_id,
+            state=State.REVOKED,
+            actor="unix:root",
+            at=server.clock.now(),
+        )
+    )
+    await server.approvals_changed()
+    refused(await relay(server, hub, Report(), zone=zone.id), "envelope")
+
+
+@pytest.mark.req("I2")
+async def test_the_servers_own_id_is_no_zone_server(server: Server, hub: FakeChannel) -> None:
+    """Whoever stole the server's identity key and had it approved is no zone server."""
+    own = Component(server.keyring.identity)
+    await enrolled(server, own, Kind.ZONE_SERVER_TLS)
+    await approve(server, own)
+    row = ClientRow(id=Component().id, host="planted", status="present")
+    refused(await relay(server, hub, Report(clients=[row]), zone=server.member.id), "envelope")
+    assert server.registry.rows() == []
+
+
+@pytest.mark.req("E4", "F3")
+async def test_a_zone_server_has_a_bounded_number_of_clients(
+    server: Server, hub: FakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.infrastructure, "_most", 3)
+    zone, another = await approved_zone(server), await approved_zone(server)
+    rows = [ClientRow(id=Component().id, host=f"c{n}", status="present") for n in range(5)]
+    with logged() as lines:
+        for batch in (rows[:2], rows[2:], rows):
+            assert await relay(server, hub, Report(clients=batch), zone=zone.id) == Done()
+    assert [row.record.host for row in server.registry.rows()] == ["c0", "c1", "c2"]
+    assert [line["event"] for line in lines].count("report.crowded") == 1
+    # Another zone server has room of its own, and a client that moves there leaves room here.
+    assert await relay(server, hub, Report(clients=rows[:1]), zone=another.id) == Done()
+    assert await relay(server, hub, Report(clients=rows[3:]), zone=zone.id) == Done()
+    assert [row.record.host for row in server.registry.rows()] == ["c0", "c1", "c2", "c3"]
 
 
 async def test_a_request_that_was_bound_to_a_link_is_not_good_in_an_envelope(
@@ -277,7 +370,7 @@ def last_ack(server: Server, component: Component, *credentials: Credential) -> 
 async def test_a_zone_server_acknowledges_for_itself_alone(
     server: Server, hub: FakeChannel
 ) -> None:
-    zone, other = Component(), Component()
+    zone, other = await approved_zone(server), Component()
     assert await relay(server, hub, last_ack(server, zone), zone=zone.id) == Done()
     refused(await relay(server, hub, last_ack(server, other), zone=zone.id), "identity")
     forged = msgspec.structs.replace(last_ack(server, zone), signature=b"\x30\x00")
@@ -289,7 +382,8 @@ async def test_a_zone_server_acknowledges_for_itself_alone(
 async def test_each_acknowledgement_of_a_report_is_verified(
     server: Server, hub: FakeChannel
 ) -> None:
-    zone, one, two, three = Component(), Component(), Component(), Component()
+    zone = await approved_zone(server)
+    one, two, three = Component(), Component(), Component()
     await server.registry.adopt([reported(client, zone) for client in (one, two, three)])
     good = [last_ack(server, one), last_ack(server, three)]
     forged = msgspec.structs.replace(last_ack(server, two), spki=Component().spki)
@@ -306,7 +400,8 @@ async def test_each_acknowledgement_of_a_report_is_verified(
 async def test_a_report_acknowledges_for_its_own_clients_alone(
     server: Server, hub: FakeChannel
 ) -> None:
-    zone, another, client, stranger = Component(), Component(), Component(), Component()
+    zone, another = await approved_zone(server), await approved_zone(server)
+    client, stranger = Component(), Component()
     await server.registry.adopt([reported(client, another)])
     report = Report(acks=[last_ack(server, client), last_ack(server, stranger)])
     with logged() as lines:
@@ -319,7 +414,7 @@ async def test_a_report_acknowledges_for_its_own_clients_alone(
 async def test_a_report_lists_the_clients_of_its_zone_server(
     server: Server, hub: FakeChannel, clock: FakeClock
 ) -> None:
-    zone, client, gone = Component(), Component(), Component()
+    zone, client, gone = await approved_zone(server), Component(), Component()
     when = int(START.timestamp())
     rows = [
         ClientRow(
@@ -360,7 +455,7 @@ async def test_a_report_lists_the_clients_of_its_zone_server(
 async def test_a_zone_server_is_present_while_it_is_heard_of(
     server: Server, hub: FakeChannel, clock: FakeClock
 ) -> None:
-    zone = Component()
+    zone = await approved_zone(server)
     assert not server.infrastructure.zone_present(zone.id)
     await relay(server, hub, Report(), zone=zone.id)
     assert server.infrastructure.zone_present(zone.id)
@@ -373,7 +468,7 @@ async def test_a_zone_server_is_present_while_it_is_heard_of(
 
 
 async def test_what_was_counted_is_kept_between_reports(server: Server, hub: FakeChannel) -> None:
-    zone = Component()
+    zone = await approved_zone(server)
     await relay(server, hub, Report(issued=9), zone=zone.id)
     await relay(server, hub, last_ack(server, zone), zone=zone.id)
     assert server.infrastructure.zones[zone.id].issued == 9
