@@ -155,7 +155,7 @@ class Member:
         held = self.keyring.credential(kind)
         return (
             held is not None
-            and held.leaf.not_after > self.clock.now()
+            and held.leaf.not_before <= self.clock.now() < held.leaf.not_after
             and held.root in self.trust.trusted
         )
 

@@ -3,7 +3,8 @@
 `pki.rotation.next_step` decides: wait until a date, or obtain now. This room waits and obtains,
 one task a kind. Between two attempts it waits for a *policy* date too, so that a component that
 cannot reach its issuer does not hold up a clock that is stepped; and any change of trust or of
-policy is looked at without waiting.
+policy is looked at without waiting. A wait that was computed while the clock was ahead ends when
+it would have ended then, and not years later (`look_again`).
 
 After a rotation every certificate under an older root is renewed, at a time drawn once from the
 component's id and the new root within the spread that the responder announced (B13).
@@ -16,7 +17,7 @@ from hashlib import sha256
 
 from agents.member.keyring import Keyring
 from agents.member.trust import Trust
-from agents.runtime.clock import Clock
+from agents.runtime.clock import Clock, look_again
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger
 from agents.runtime.trace import tracing
@@ -64,6 +65,7 @@ class Renewal:
         self._asked = False
         self._root_seen: KeyId | None = None
         self._not_before: datetime | None = None
+        self._drawn = timedelta()
         self.next_at: datetime | None = None
         """When the next renewal is due, for status."""
 
@@ -124,7 +126,7 @@ class Renewal:
 
     async def _until(self, date: datetime) -> None:
         waiting = {
-            asyncio.ensure_future(self._clock.wait_until(date)),
+            asyncio.ensure_future(look_again(self._clock, date)),
             asyncio.ensure_future(self._poked.wait()),
         }
         try:
@@ -147,7 +149,9 @@ class Renewal:
             first = self._root_seen is None
             self._root_seen = newest
             share = int.from_bytes(sha256(self._keyring.id + newest).digest()[:8]) / 2**64
-            self._not_before = (
-                None if first else self._clock.now() + timedelta(seconds=share * self._spread())
-            )
+            self._drawn = timedelta(seconds=share * self._spread())
+            self._not_before = None if first else self._clock.now() + self._drawn
+        if self._not_before is not None:
+            # Drawn while the clock was ahead: its distance counts, not its date.
+            self._not_before = min(self._not_before, self._clock.now() + self._drawn)
         return self._not_before

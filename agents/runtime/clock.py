@@ -27,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Protocol
 
-__all__ = ["MAX_PAUSE", "Clock", "SystemClock", "Waiters", "monotonic_ns"]
+__all__ = ["MAX_PAUSE", "Clock", "SystemClock", "Waiters", "look_again", "monotonic_ns"]
 
 MAX_PAUSE = 60.0
 """Seconds after which a sleeper looks at the wall clock again.
@@ -66,6 +66,25 @@ class Clock(Protocol):
     def hold(self) -> AbstractContextManager[None]:
         """Return a context that says: at work in network time. Holds nest and overlap."""
         ...
+
+
+async def look_again(clock: Clock, date: datetime) -> None:
+    """Return at `date`, or earlier if the wall clock was set back meanwhile.
+
+    For a date that was computed from `now()`: when as much network time has passed as it was
+    away, and the date is still to come, the clock that it was computed with was wrong, perhaps
+    by years. Whoever waits computes it again.
+    """
+    away = (date - clock.now()).total_seconds()
+    waiting = {
+        asyncio.ensure_future(clock.wait_until(date)),
+        asyncio.ensure_future(clock.sleep(max(away, MIN_PAUSE))),
+    }
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 def monotonic_ns() -> int:

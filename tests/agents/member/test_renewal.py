@@ -163,6 +163,41 @@ class TestSchedule:
             assert min(gaps) >= HOUR
 
 
+class TestClockThatWasAhead:
+    """For a while; what was computed meanwhile must not hold for longer than it was meant to."""
+
+    AHEAD = timedelta(days=3700)
+
+    @pytest.mark.req("B7")
+    async def test_a_retry_comes_when_it_would_have_come_then(self) -> None:
+        case = Case()
+        case.available = False
+        async with case.running():
+            case.clock.jump(self.AHEAD)
+            await case.clock.advance(FIRST_RETRY)
+            tries = len(case.attempts)
+            case.clock.jump(-self.AHEAD)
+            case.available = True
+            await case.clock.advance_network(LAST_RETRY.total_seconds())
+            assert len(case.attempts) == tries + 1
+            assert case.member.certified(KIND)
+
+    @pytest.mark.req("B13")
+    async def test_the_spread_after_a_rotation_is_as_long_as_it_was_drawn(self) -> None:
+        case = Case(spread=600.0)
+        async with case.running():
+            case.clock.jump(30 * DAY)
+            case.rotate()
+            await settle()
+            case.clock.jump(-30 * DAY)
+            case.renewal.poke()
+            await case.clock.advance(timedelta(seconds=600))
+            assert case.reasons[-1] == "older root"
+            held = case.member.keyring.credential(KIND)
+            assert held is not None
+            assert held.root == case.site.root_id()
+
+
 class TestFailure:
     async def test_retries_by_policy_dates_with_a_growing_delay(self) -> None:
         case = Case()

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.runtime.clock import MAX_PAUSE, MIN_PAUSE, Clock, SystemClock, Waiters, monotonic_ns
+from agents.runtime.clock import (
+    MAX_PAUSE,
+    MIN_PAUSE,
+    Clock,
+    SystemClock,
+    Waiters,
+    look_again,
+    monotonic_ns,
+)
 from tests.support.clock import FakeClock, settle
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,6 +68,28 @@ async def test_system_clock_set_back_is_not_early() -> None:
     await clock_of(machine).wait_until(START + HOUR)
     assert machine.wall >= (START + HOUR).timestamp()
     assert machine.ran >= 3600.0 + 1800.0
+
+
+async def test_who_looks_again_at_a_date_is_not_held_up_by_a_clock_that_was_ahead() -> None:
+    clock = FakeClock()
+    clock.jump(timedelta(days=3700))
+    waiting = asyncio.ensure_future(look_again(clock, clock.now() + timedelta(hours=1)))
+    await settle()
+    clock.jump(timedelta(days=-3700))
+    await clock.advance_network(3599.0)
+    assert not waiting.done()
+    await clock.advance_network(1.0)
+    assert waiting.done()
+
+
+async def test_who_looks_again_at_a_date_does_so_at_that_date() -> None:
+    clock = FakeClock()
+    waiting = asyncio.ensure_future(look_again(clock, clock.now() + timedelta(hours=1)))
+    await clock.advance(timedelta(minutes=59))
+    assert not waiting.done()
+    await clock.advance(timedelta(minutes=1))
+    assert waiting.done()
+    assert clock.due_network is None
 
 
 async def test_system_clock_slewed_near_the_date_does_not_poll() -> None:
