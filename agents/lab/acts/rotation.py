@@ -274,9 +274,22 @@ async def traced(scene: Scene) -> str:
     expect(found.code == 0, found.problem)
     lines = [json.loads(line) for line in found.out.splitlines()]
     ids = {line["id"] for line in lines}
-    missing = [place.name for place in lab.running if lab.status(place)["id"] not in ids]
-    expect(not missing, f"the trace does not lead to {', '.join(missing[:6])}")
-    return f"trace {trace}: {len(lines)} lines of {len(ids)} components, in one command"
+    told = [place for place in lab.running if lab.status(place)["id"] in ids]
+    named = {place.name for place in told}
+    expect({"server", "hub", "zone-server"} < named, f"the trace leads to {', '.join(named)} only")
+    # Who was registering at that moment met the new root before anybody told it, and asked:
+    # that matter has a trace of its own.
+    asked = [place for place in lab.running if place not in told]
+    silent = [place.name for place in asked if not _followed(place, scene.root_id(1))]
+    expect(not silent, f"no line of {', '.join(silent[:6])} says how it heard of the root")
+    itself = f"; {', '.join(place.name for place in asked)} asked by themselves" if asked else ""
+    return f"trace {trace}: {len(lines)} lines of {len(told)} components, in one command{itself}"
+
+
+def _followed(place: Place, root: str) -> bool:
+    """Whether a component's log says that it followed to a root."""
+    lines = read_log(place.log, "ledger.followed")
+    return any(line["newest_root"] == root for line in lines)
 
 
 async def cut_off(scene: Scene) -> str:
