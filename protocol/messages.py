@@ -296,6 +296,7 @@ class Registered(Message, frozen=True):
     settings: Values = {}
     head: Head | None = None
     next: Seconds | None = None
+    spread: Seconds = 0.0
 
 
 class Register(Message, frozen=True):

@@ -20,9 +20,8 @@ from agents.runtime.backoff import Backoff
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
 from agents.runtime.jitter import between
-from pki.trust import Verdict
 from protocol.codes import CloseCode
-from protocol.messages import Message, Refused, Register, Registered
+from protocol.messages import HeadNotice, Message, Refused, Register, Registered
 
 __all__ = ["Registering"]
 
@@ -145,12 +144,8 @@ class Registering:
         self.done += 1
         self._placed(answer)
         if answer.head is not None:
-            await self._hear(channel, answer.head)
-
-    async def _hear(self, channel: Channel, head: bytes) -> None:
-        following = self._member.following
-        if self._member.trust.take_head(head, source=channel.name) is Verdict.BEHIND:
-            await following.catch_up(channel)
+            notice = HeadNotice(head=answer.head, spread=answer.spread)
+            await self._member.following.hear(channel, notice)
 
     def _become_another(self) -> None:
         """A copied machine: start over with an identity of our own (F1)."""

@@ -8,6 +8,10 @@
 What is pulled proves itself, so any source will do (B6, B10): the responder, a neighbour, a
 mirror. An unverified HEAD beyond ours costs one catch-up a minute and link at the most (rule
 12). A HEAD is answered at once; what it makes us do goes on under a hold of our own.
+
+The *spread* comes beside a HEAD and nobody has signed it. It is taken only with a HEAD that
+counts, and never for more than a quarter of our shortest renewal window: who stands on the way
+can hurry or delay the renewals after a rotation within that, and nothing else.
 """
 
 from collections.abc import Callable, Coroutine
@@ -40,31 +44,46 @@ class Following:
 
     Args:
         relay: passes a counted HEAD to every other link; called with the link it came by.
+        longest_spread: the most seconds that a spread is believed for, at this moment.
     """
 
     def __init__(
-        self, trust: Trust, *, clock: Clock, spawn: Spawn, log: Logger, relay: Relay
+        self,
+        trust: Trust,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        log: Logger,
+        relay: Relay,
+        longest_spread: Callable[[], float],
     ) -> None:
         self._trust = trust
         self._clock = clock
         self._spawn = spawn
         self._log = log
         self._relay = relay
+        self._longest_spread = longest_spread
         self._pulled: WeakKeyDictionary[Channel, float] = WeakKeyDictionary()
         self.spread = 0.0
         """Seconds over which renewals after the last rotation are to be spread (B13)."""
 
     async def notice(self, channel: Channel, notice: HeadNotice) -> Done:
         """Take a HEAD that a link announced."""
-        verdict = self._trust.take_head(notice.head, source=channel.name)
-        if verdict is Verdict.COUNTED:
-            self._pass_on(channel, notice)
-        elif verdict is Verdict.BEHIND and self._may_pull(channel):
+        if self._is_worth_a_pull(channel, notice):
             self._spawn(self._pull(channel, notice))
         return Done()
 
-    async def catch_up(self, channel: Channel) -> bool:
+    async def hear(self, channel: Channel, notice: HeadNotice) -> None:
+        """The same for a link that ends after this: returns when nothing more is to be pulled."""
+        if self._is_worth_a_pull(channel, notice):
+            await self._pull(channel, notice)
+
+    async def catch_up(self, channel: Channel, notice: HeadNotice | None = None) -> bool:
         """Pull every slot from this link until it has no more; True if ours changed.
+
+        Args:
+            channel: the link to ask.
+            notice: what was announced, if anything was; judged with what the link says.
 
         Raises:
             UnavailableError: the link broke or answered too slowly.
@@ -72,10 +91,12 @@ class Following:
         until = self._clock.monotonic() + MAX_CATCH_UP
         changed = False
         for slot in self._trust.slots:
-            changed |= await self._catch_up_slot(channel, slot, until)
+            changed |= await self._catch_up_slot(channel, slot, until, notice)
         return changed
 
-    async def _catch_up_slot(self, channel: Channel, slot: bytes, until: float) -> bool:
+    async def _catch_up_slot(
+        self, channel: Channel, slot: bytes, until: float, notice: HeadNotice | None
+    ) -> bool:
         collection = Collection(slot, self._trust.last(slot))
         head: bytes | None = None
         while not collection.complete:
@@ -86,10 +107,14 @@ class Following:
         changed = bool(collection.entries) and self._trust.entries(
             slot, collection.first_n, collection.entries, source=channel.name
         )
+        # From here on without a wait: whoever is woken by the new trust finds its spread.
+        if changed:
+            self.spread = 0.0
+        news = None if notice is None else self._judged(channel, notice)
         if head is not None:
-            verdict = self._trust.take_head(head, source=channel.name)
-            if verdict is Verdict.COUNTED:
-                self._pass_on(channel, HeadNotice(head=head, spread=self.spread))
+            news = self._judged(channel, HeadNotice(head=head, spread=self.spread)) or news
+        if news is not None:
+            self._pass_on(channel, news)
         return changed
 
     async def _ask(
@@ -113,18 +138,30 @@ class Following:
         return answer
 
     async def _pull(self, channel: Channel, notice: HeadNotice) -> None:
-        self.spread = notice.spread
         try:
-            changed = await self.catch_up(channel)
+            changed = await self.catch_up(channel, notice)
         except UnavailableError as exc:
             self._log.warning("ledger.unreachable", source=channel.name, reason=str(exc))
             return
         if changed:
             # What was announced has proven itself: the limit is for what does not.
             self._pulled.pop(channel, None)
+
+    def _is_worth_a_pull(self, channel: Channel, notice: HeadNotice) -> bool:
         verdict = self._trust.take_head(notice.head, source=channel.name)
-        if verdict is Verdict.COUNTED:  # where the answer brought it, it is on its way already
-            self._pass_on(channel, notice)
+        if verdict is Verdict.COUNTED:
+            self._pass_on(channel, self._spread_as(notice))
+        return verdict is Verdict.BEHIND and self._may_pull(channel)
+
+    def _judged(self, channel: Channel, notice: HeadNotice) -> HeadNotice | None:
+        """The notice as it is passed on, if its HEAD counts."""
+        counts = self._trust.take_head(notice.head, source=channel.name) is Verdict.COUNTED
+        return self._spread_as(notice) if counts else None
+
+    def _spread_as(self, notice: HeadNotice) -> HeadNotice:
+        """Take the spread of a counted HEAD, within reason."""
+        self.spread = min(notice.spread, self._longest_spread())
+        return HeadNotice(head=notice.head, spread=self.spread)
 
     def _may_pull(self, channel: Channel) -> bool:
         now = self._clock.monotonic()

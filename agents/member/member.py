@@ -132,7 +132,14 @@ class Member:
         self.tasks = tasks
         self.spawn = tasks.spawn
         self.contexts = Contexts(trust, self.shown)
-        self.following = Following(trust, clock=clock, spawn=tasks.spawn, log=log, relay=relay)
+        self.following = Following(
+            trust,
+            clock=clock,
+            spawn=tasks.spawn,
+            log=log,
+            relay=relay,
+            longest_spread=self._longest_spread,
+        )
         self.acknowledgement = Acknowledgement(keyring, trust)
         self.endpoint = Endpoint(role=role.value, clock=clock, log=log, contexts=self.contexts)
         self._credentials_changed = asyncio.Event()
@@ -230,6 +237,11 @@ class Member:
             finally:
                 for task in waiting:
                     task.cancel()
+
+    def _longest_spread(self) -> float:
+        """A quarter of the shortest window that we hold a certificate with (B13)."""
+        windows = [held.window.total_seconds() for held in self.keyring.credentials]
+        return min(windows, default=0.0) / 4
 
     async def acknowledge(self, channel: Channel, responder: bytes) -> None:
         """Tell this responder how far we have followed, if it has not heard."""

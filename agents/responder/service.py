@@ -44,6 +44,7 @@ class Service:
         shown: KeyIDs of the TLS keys that this responder may have shown on a link.
         acknowledged: takes an acknowledgement that verified; returns when it is kept.
         head: the HEAD that clients may hear of: of a root that our client CA is under.
+        spread: seconds over which renewals after its rotation are spread (B13).
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Service:
         shown: Callable[[], frozenset[KeyId]],
         acknowledged: Callable[[AckRecord], Awaitable[None]],
         head: Callable[[], bytes | None],
+        spread: Callable[[], float],
     ) -> None:
         self._member = member
         self._enrolment = enrolment
@@ -62,6 +64,7 @@ class Service:
         self._shown = shown
         self._acknowledged = acknowledged
         self._head = head
+        self._spread = spread
 
     async def handle(self, channel: Channel, message: Message) -> Message | None:
         """Answer one message; `agents.runtime.network.Handler`."""
@@ -84,7 +87,7 @@ class Service:
     async def _register(self, channel: Channel, message: Register) -> Message:
         answer = await self._registry.register(proven(channel), channel.remote[0], message)
         if isinstance(answer, Registered):
-            return msgspec.structs.replace(answer, head=self._head())
+            return msgspec.structs.replace(answer, head=self._head(), spread=self._spread())
         return answer
 
     def _binding(self, channel: Channel) -> Binding:

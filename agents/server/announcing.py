@@ -38,6 +38,11 @@ class Announcing:
         self._spawn = spawn
         self._spread = 0.0
 
+    @property
+    def spread(self) -> float:
+        """Seconds over which renewals after the last rotation are spread."""
+        return self._spread
+
     def head(self, head: bytes) -> None:
         """Announce a HEAD on every member link."""
         notice = HeadNotice(head=head, spread=self._spread)

@@ -142,6 +142,7 @@ class ZoneServer:
             shown=lambda: frozenset(self._tls_keys),
             acknowledged=self._acknowledged,
             head=self._head_for_clients,
+            spread=lambda: self.member.following.spread,
         )
         self.reporting = Reporting(
             self.registry,

@@ -100,6 +100,7 @@ EXAMPLES: tuple[Message, ...] = (
         settings={"log_level": "info"},
         head=b"h" * 300,
         next=45.0,
+        spread=60.0,
     ),
     PeerHello(trace=TRACE, call=1, revision=4, address="127.0.1.7", port=14172),
     Settings(trace=TRACE, call=1, revision=9, values={"log_level": "info"}),

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from agents.member.following import Relay
 from agents.member.keyring import Credential, Keyring
 from agents.member.member import Member
 from agents.member.trust import Trust
@@ -225,6 +226,7 @@ class Deployment:
         files: Files | None = None,
         folder: Path = Path("/state"),
         state: TrustState | None = None,
+        relay: Relay = passes_nothing_on,
     ) -> Member:
         """A member that has followed so far (or as far as `state`), without a certificate."""
         clock, log = clock or FakeClock(self.now), logs.get_logger()
@@ -241,7 +243,7 @@ class Deployment:
             clock=clock,
             log=log,
             tasks=Tasks(clock, log),
-            relay=passes_nothing_on,
+            relay=relay,
         )
 
     def peer(

@@ -105,6 +105,7 @@ class Responder:
             shown=lambda: frozenset(c.leaf.key_id for c in self.member.keyring.credentials),
             acknowledged=self.records.save_ack,
             head=self.member.trust.latest_head,
+            spread=lambda: 0.0,
         )
         self.certify(root=root)
         self._watching: asyncio.Future[None] | None = None

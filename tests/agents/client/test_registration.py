@@ -14,7 +14,16 @@ from agents.member.uplink import Uplink
 from agents.runtime.channel import Channel
 from pki.certificates import Kind
 from pki.names import Role
-from protocol.messages import Ack, Done, LedgerGet, Message, Refused, Register, Registered
+from protocol.messages import (
+    Ack,
+    Done,
+    HeadNotice,
+    LedgerGet,
+    Message,
+    Refused,
+    Register,
+    Registered,
+)
 from tests.support.channels import FakeChannel
 from tests.support.clock import FakeClock, settle
 from tests.support.deployment import Deployment
@@ -40,7 +49,8 @@ class Case:
         self.site = Deployment()
         self.clock = FakeClock()
         self.files = MemoryFiles()
-        self.member: Member = self.site.member(Role.CLIENT, clock=self.clock)
+        self.passed_on: list[HeadNotice] = []
+        self.member: Member = self.site.member(Role.CLIENT, clock=self.clock, relay=self.relay)
         self.site.certify(self.member.keyring, Kind.CLIENT_TLS)
         self.peer = self.site.peer(Role.SERVER)
         self.link = FakeChannel(self.answer, peer=self.peer)
@@ -63,6 +73,9 @@ class Case:
         )
         self.task: asyncio.Future[None] | None = None
 
+    async def relay(self, _source: Channel | None, notice: HeadNotice) -> None:
+        self.passed_on.append(notice)
+
     def take_lost(self) -> list[bytes]:
         lost, self.lost = self.lost, []
         return lost
@@ -78,6 +91,7 @@ class Case:
                     observed="192.0.2.1",
                     settings={"n": str(self.tokens)},
                     head=self.head,
+                    spread=7.0,
                 )
             case _:
                 return Done()
@@ -323,6 +337,16 @@ async def test_a_head_beyond_ours_is_caught_up_with(loop: SteppedLoop) -> None:
     case.head = case.site.head
     await case.start()
     assert case.link.asked_of(LedgerGet) != []
+
+
+@pytest.mark.req("B6")
+@stepped
+async def test_a_head_that_counts_is_passed_down_the_line(loop: SteppedLoop) -> None:
+    case = Case()
+    case.site.deny()
+    case.head = case.site.head
+    await case.start()
+    assert case.passed_on == [HeadNotice(head=case.site.head, spread=7.0)]
 
 
 @stepped

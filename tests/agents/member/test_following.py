@@ -22,6 +22,7 @@ from tests.support.deployment import Deployment
 from tests.support.logs import logged
 
 Change = Callable[[LedgerEntries], LedgerEntries]
+LONGEST_SPREAD = 3600.0
 
 
 class Follower:
@@ -37,6 +38,7 @@ class Follower:
             spawn=Tasks(self.clock, logs.get_logger()).spawn,
             log=logs.get_logger(),
             relay=self.relay,
+            longest_spread=lambda: LONGEST_SPREAD,
         )
 
     @property
@@ -255,6 +257,66 @@ class TestNotice:
         assert follower.trust.newest_root == site.root_id()
         assert follower.following.spread == 30.0
         assert follower.passed_on == [(link.channel, HeadNotice(head=site.head, spread=30.0))]
+
+    @pytest.mark.req("B13")
+    async def test_no_spread_is_believed_for_longer_than_ours(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        link = FakeChannel(source(site))
+        await follower.hear(link, site.head, spread=1e9)
+        assert follower.trust.newest_root == site.root_id()
+        assert follower.following.spread == LONGEST_SPREAD
+        assert follower.passed_on == [
+            (link.channel, HeadNotice(head=site.head, spread=LONGEST_SPREAD))
+        ]
+
+    @pytest.mark.req("B13")
+    async def test_a_neighbour_with_a_forged_head_delays_no_renewal(self) -> None:
+        site, thief = Deployment(), Deployment()
+        follower = Follower(site)
+        thief.rotate()
+        site.rotate()
+        await follower.hear(FakeChannel(source(site)), self.beyond(site, thief), spread=1e9)
+        assert follower.trust.newest_root == site.root_id(), "what it pulled was honest"
+        assert follower.following.spread == 0.0
+
+    @pytest.mark.req("B13")
+    async def test_the_spread_is_known_when_the_new_root_is(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        seen: list[float] = []
+
+        async def renewing() -> None:
+            await follower.trust.changed(follower.trust.revision)
+            seen.append(follower.following.spread)
+
+        waiting = asyncio.ensure_future(renewing())
+        await settle()
+        await follower.hear(FakeChannel(source(site)), site.head, spread=30.0)
+        await waiting
+        assert seen == [30.0]
+
+    @pytest.mark.req("B13")
+    async def test_the_spread_of_one_rotation_is_not_that_of_the_next(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        await follower.hear(FakeChannel(source(site)), site.head, spread=30.0)
+        site.rotate()
+        await follower.following.catch_up(FakeChannel(source(site)).channel)
+        assert follower.following.spread == 0.0
+
+    @pytest.mark.req("B6")
+    async def test_on_a_link_that_ends_after_it_the_pull_is_waited_for(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        link = FakeChannel(source(site))
+        await follower.following.hear(link.channel, HeadNotice(head=site.head, spread=30.0))
+        assert follower.trust.newest_root == site.root_id()
+        assert follower.following.spread == 30.0
 
     async def test_is_answered_before_it_is_caught_up_with(self) -> None:
         site = Deployment()
