@@ -5,7 +5,7 @@ once, and a discovery link whatever it asks for. So:
 
     over this bound                   the peer gets
     connections, or of one address    RETRY_AFTER, after a handshake that was spent on saying so
-    handshakes in flight              the same
+    handshakes in flight, or of one   the same
     discovery links of one address    the same: what it wants is known only after the handshake
     and `courtesies` such handshakes  nothing: the connection is dropped
 
@@ -38,6 +38,11 @@ class Admission:
     )
     handshakes: int = option(
         64, "Handshakes in flight: 80 ms of work queued on one core.", minimum=1
+    )
+    handshakes_per_address: int = option(
+        48,
+        "Handshakes in flight of one address: who begins many and ends none leaves room.",
+        minimum=1,
     )
     courtesies: int = option(
         16, "Handshakes in flight beyond those, only to say when to come back.", minimum=0
@@ -128,6 +133,7 @@ class Gate:
         self._total = 0
         self._by_address: Counter[str] = Counter()
         self._in_flight: Counter[Pass] = Counter()
+        self._begun: Counter[str] = Counter()
         self._discovery = Buckets(
             burst=admission.discovery_burst,
             interval=admission.discovery_interval,
@@ -154,6 +160,9 @@ class Gate:
         elif self._by_address[address] >= bound.per_address:
             verdict, retry_after = Pass.COURTESY, bound.full_retry_after
             reason = f"{bound.per_address} connections of one address"
+        elif self._begun[address] >= bound.handshakes_per_address:
+            verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
+            reason = f"{bound.handshakes_per_address} handshakes in flight of one address"
         elif self._in_flight[Pass.ENTER] >= bound.handshakes:
             verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
             reason = f"{bound.handshakes} handshakes in flight"
@@ -163,11 +172,17 @@ class Gate:
         self._total += 1
         self._by_address[address] += 1
         self._in_flight[verdict] += 1
+        if verdict is Pass.ENTER:
+            self._begun[address] += 1
         return verdict, retry_after, reason
 
-    def settled(self, verdict: Pass) -> None:
+    def settled(self, verdict: Pass, address: str) -> None:
         """Its handshake is over, however."""
         self._in_flight[verdict] -= 1
+        if verdict is Pass.ENTER:
+            self._begun[address] -= 1
+            if self._begun[address] <= 0:
+                del self._begun[address]
 
     def left(self, address: str) -> None:
         """Its connection is gone."""

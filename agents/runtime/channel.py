@@ -38,6 +38,7 @@ import msgspec
 
 from agents.runtime.errors import UnavailableError
 from agents.runtime.network import Address, Endpoint, Handler, LinkError
+from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
 from pki.peers import Peer
@@ -49,6 +50,16 @@ from protocol.messages import Message, Ping, Pong, Refused
 from protocol.requests import Requests
 
 __all__ = ["Channel", "Handler", "Serving"]
+
+OFFENCES: Final = frozenset(
+    {
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.FRAME_TOO_LARGE,
+        CloseCode.UNKNOWN_FRAME,
+        CloseCode.NOT_ALLOWED,
+    }
+)
+"""Ends of an open link that are the peer's doing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,16 +297,24 @@ class Channel:
         self.link_writable()
         self._settle()
         if self._announced:
-            self._log.info(
-                "link.closed",
-                kind=self.kind,
-                link_class=self.link_class.value,
-                remote=self.remote,
-                code=event.code.name.lower(),
-                reason=event.text,
-                by_peer=event.by_peer,
-                trace=self.trace,
-            )
+            self._say_closed(event)
+
+    def _say_closed(self, event: Closed) -> None:
+        """One line; where it ended for what the peer did, the line of a refusal (E5)."""
+        code = event.code.name.lower()
+        said = {
+            "kind": self.kind,
+            "link_class": self.link_class.value,
+            "remote": self.remote,
+            "code": code,
+            "reason": event.text,
+            "by_peer": event.by_peer,
+            "trace": self.trace,
+        }
+        if event.code in OFFENCES and not event.by_peer:
+            self._log.warning("link.closed", **said, remedy=REMEDIES[code])
+        else:
+            self._log.info("link.closed", **said)
 
     # --- at rest
 

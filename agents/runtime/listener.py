@@ -230,7 +230,7 @@ class _Visit:
     def settle(self) -> None:
         if self._pass is not None and not self._settled:
             self._settled = True
-            self._gate.settled(self._pass)
+            self._gate.settled(self._pass, self.opening.remote[0])
 
     def leave(self) -> None:
         self.settle()

@@ -18,6 +18,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -28,6 +29,7 @@ from OpenSSL import SSL
 
 from agents.runtime.channel import Channel
 from agents.runtime.network import Address, Endpoint, Handler, Verify
+from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
 from protocol.access import LinkClass
@@ -35,32 +37,7 @@ from protocol.codes import CloseCode
 from protocol.link import Closed, Link, Opened
 from protocol.messages import Message
 
-__all__ = ["REMEDIES", "Opening", "Side", "addresses", "shown_fingerprint"]
-
-REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "lost": "look into the other side's log: it went away without a word",
-        "protocol_error": "something that does not speak this protocol: see what runs there",
-        "frame_too_large": "compare the versions of both sides",
-        "unknown_frame": "compare the versions of both sides",
-        "not_allowed": "compare the versions of both sides; if equal, treat the peer as hostile",
-        "wrong_version": "upgrade the older side",
-        "handshake_timeout": "look for a firewall or an overloaded host between both sides",
-        "idle_timeout": "nothing: the peer connects again",
-        "untrusted": "compare `pki show` of both sides: a member follows the ledger by itself; "
-        "anything else is not of this deployment",
-        "expired": "nothing if it comes back renewed; otherwise compare the clocks of both hosts",
-        "clock": "set the clocks of both hosts",
-        "revoked": "nothing if it comes back re-keyed; otherwise somebody uses a revoked key",
-        "wrong_role": "check which component listens at that address",
-        "trust_changed": "nothing: it connects again with what is trusted now",
-        "retry_after": "nothing if it is rare; otherwise raise the bound, or add a responder",
-        "internal": "read the error in the log of the side that failed",
-        "dropped": "nothing if it is rare; otherwise find out who connects so often",
-        "unready": "wait for this component's own certificate; `pki show` says what is missing",
-    }
-)
-"""For each reason of a refusal, what an operator can do."""
+__all__ = ["Opening", "Side", "addresses", "shown_fingerprint"]
 
 OPENED_AS: Final[Mapping[LinkClass | None, str]] = MappingProxyType(
     {
@@ -225,8 +202,20 @@ class Opening:
                 trace=self.trace,
             )
         else:
-            self.refused(event.code.name.lower(), event.text, by_peer=event.by_peer)
+            self.refused(event.code.name.lower(), _words(event), by_peer=event.by_peer)
         self._done(event)
+
+
+def _words(event: Closed) -> str:
+    """What was there instead: our own words, or the peer's, and its clock if it gave it (E7)."""
+    if event.time is None or not event.by_peer:
+        return event.text
+    # Any number can be sent: what is no date is shown as it is.
+    try:
+        clock = datetime.fromtimestamp(event.time, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        clock = str(event.time)
+    return f"{event.text}; the peer's clock says {clock}".removeprefix("; ")
 
 
 def addresses(transport: asyncio.BaseTransport) -> tuple[Address, Address]:

@@ -108,6 +108,7 @@ def besiege(site: Site) -> Siege:
         for name, daemon in (("server", server), ("zone", zone))
     }
     root = root_issuer(server)
+    site.export()  # newcomers begin where the deployment is now
     loot = Loot(
         deployment=bytes.fromhex(server.status()["deployment"]),
         root=root,

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agents.runtime.opening import REMEDIES
+from agents.runtime.remedies import REMEDIES
 from pki.certificates import Kind
 from protocol.access import LinkClass
 from protocol.messages import LedgerGet

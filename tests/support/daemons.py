@@ -60,18 +60,21 @@ class Output:
 
     def wait(self, claim: Callable[[Line], bool], start: int, what: str) -> Line:
         """The first line from `start` on for which the claim is true, as soon as there is one."""
-        place = start
+        found: list[Line] = []
+
+        def look() -> bool:
+            nonlocal start
+            for line in self.lines[start:]:
+                start += 1
+                if claim(line):
+                    found.append(line)
+                    return True
+            return self._ended
+
         with self._news:
-            while True:
-                while place < len(self.lines):
-                    if claim(self.lines[place]):
-                        return self.lines[place]
-                    place += 1
-                alive = not self._ended and self._news.wait(PATIENCE)
-                if not alive and place == len(self.lines):
-                    raise AssertionError(
-                        f"no line {what}; the last ones: {self.lines[-12:]} {self.text[-12:]}"
-                    )
+            self._news.wait_for(look, PATIENCE)
+            assert found, f"no line {what}; the last: {self.lines[-12:]} {self.text[-12:]}"
+            return found[0]
 
     def all(self) -> str:
         """Everything, after the end of the program."""

@@ -24,7 +24,7 @@ from typing import Any, Final
 __all__ = ["Nursery", "Process"]
 
 MAX_PACKET: Final = 64 * 1024
-PATIENCE: Final = 60.0
+PATIENCE: Final = 30.0
 """Seconds after which a test that waits for a process has failed."""
 
 WARM: Final = (
@@ -98,6 +98,7 @@ class Nursery:
         self._started: dict[int, Process] = {}
         self._processes: dict[int, Process] = {}
         self._number = 0
+        self._gone = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -117,7 +118,9 @@ class Nursery:
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [out, err])
         with self._known:
-            assert self._known.wait_for(lambda: number in self._started, PATIENCE)
+            arrived = self._known.wait_for(lambda: self._gone or number in self._started, PATIENCE)
+            assert arrived, "the nursery does not answer"
+            assert not self._gone, "the nursery has ended: see its words above"
             return self._started.pop(number)
 
     def close(self) -> None:
@@ -144,6 +147,9 @@ class Nursery:
                     self._known.notify_all()
                 else:
                     self._processes.pop(pid).end(message["code"])
+        with self._known:
+            self._gone = True
+            self._known.notify_all()
 
     def _receive(self) -> bytes:
         try:
