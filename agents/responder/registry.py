@@ -2,8 +2,11 @@
 
 A client is *present* while it registers: it was seen within three of its longest intervals
 (network time), and no neighbour has reported it unreachable since. Those present are planned
-into chains; the plan is made anew when who is present, or where it listens, changes, and its
-revision never goes back, so of two plans everybody knows the newer.
+into chains, each subnet by itself: when who is present, or where it listens, changes, the plan
+of that subnet is made anew and no other's, so that a newcomer costs what its subnet has and not
+what the fleet has. The revision rises with each and never goes back, so of two plans everybody
+knows the newer. Who has gone silent is found at the next question or registration after: each
+subnet knows when the first of its members can have, and is looked at then.
 
 **Clones.** Each registration hands out a new random token. The responder keeps the last one it
 handed out and the one that was shown for it, and accepts either, since an answer can be lost.
@@ -16,12 +19,13 @@ A row is durable before its answer leaves: a token that is shown must be one on 
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from heapq import heappop, heappush
 from hmac import compare_digest
 
 from agents.responder import neighbourhoods
-from agents.responder.neighbourhoods import Plan, Policy, Position
+from agents.responder.neighbourhoods import Member, Plan, Policy, Position
 from agents.responder.records import ClientRecord, RegistryStore
 from agents.runtime.clock import Clock
 from agents.runtime.logs import Logger
@@ -41,6 +45,17 @@ class Row:
     record: ClientRecord
     present: bool
     position: Position | None
+
+
+@dataclass(slots=True)
+class _Subnet:
+    """The clients of one subnet that are present, and their part of the plan."""
+
+    until: float
+    """Nobody of it goes silent before then; network time."""
+    members: dict[bytes, Member] = field(default_factory=dict)
+    plan: Plan | None = None
+    """None: somebody came, went or moved since."""
 
 
 class Registry:
@@ -75,40 +90,60 @@ class Registry:
         self._random = random
         self._rows: dict[bytes, ClientRecord] = {}
         self._seen: dict[bytes, float] = {}
-        self._plan: Plan | None = None
-        self._plan_until = 0.0
+        self._subnets: dict[str, _Subnet] = {}
+        self._standing: dict[bytes, tuple[str, Member]] = {}  # where each of their members is
+        self._due: list[tuple[float, str]] = []  # a heap: when to look for the silent, and where
         self.revision = 0
         self.changed: set[bytes] = set()
-        """Clients whose row changed since somebody last took this set away."""
+        """Clients whose row changed since somebody last took this set away, silence included."""
 
     async def load(self) -> None:
         """Take up where the last run left: everybody gets time to register again."""
         self._rows = {row.id: row for row in await self._store.load()}
         now = self._clock.monotonic()
         self._seen = dict.fromkeys(self._rows, now)
+        for row in self._rows.values():
+            if row.responder == self._responder and self._is_present(row):
+                self._join(row.id, *self._stand(row))
         # Above every revision of an earlier run, whatever it was.
         self.revision = int(self._clock.now().timestamp() * 1000)
         self.changed = set(self._rows)
 
     def rows(self) -> list[Row]:
         """Every client, by host name."""
-        plan = self._planned()
+        self.look()
         return [
-            Row(record, self._is_present(record), plan.positions.get(record.id))
+            self._row(record)
             for record in sorted(self._rows.values(), key=lambda r: (r.host, r.id))
         ]
 
     def row(self, id: bytes) -> Row | None:
         """One client."""
+        self.look()
         record = self._rows.get(id)
-        if record is None:
-            return None
-        return Row(record, self._is_present(record), self._planned().positions.get(id))
+        return None if record is None else self._row(record)
 
     def is_present(self, id: bytes) -> bool:
         """Whether the client registers, as far as we can tell."""
         record = self._rows.get(id)
         return record is not None and self._is_present(record)
+
+    def look(self) -> None:
+        """Take out of their chains those who have gone silent."""
+        now = self._clock.monotonic()
+        while self._due and self._due[0][0] <= now:
+            _, name = heappop(self._due)
+            subnet = self._subnets.get(name)
+            if subnet is None or subnet.until > now:
+                continue  # of a subnet that was empty meanwhile
+            for id in [id for id in subnet.members if self._silent_at(id) <= now]:
+                self._leave(id)
+                self.changed.add(id)
+                host = self._rows[id].host
+                self._log.info("client.silent", client=id.hex(), host=host)
+            if subnet.members:
+                subnet.until = min(map(self._silent_at, subnet.members))
+                heappush(self._due, (subnet.until, name))
 
     async def adopt(self, rows: Sequence[ClientRecord]) -> None:
         """Take rows that another responder of ours reports; they are not planned here.
@@ -120,7 +155,7 @@ class Registry:
         for row in believed:
             before = self._rows.get(row.id)
             if before is not None and before.responder == self._responder:
-                self._plan = None  # it has left us
+                self._leave(row.id)
             self._rows[row.id] = row
 
     def responder_of(self, id: bytes) -> bytes | None:
@@ -136,6 +171,7 @@ class Registry:
 
     async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         """Take a registration of the client that `peer` proves."""
+        self.look()
         id = peer.name.id
         before = self._rows.get(id)
         if before is not None and before.responder != self._responder:
@@ -152,13 +188,24 @@ class Registry:
             return Refused(reason="full", text="say everything once", retry_after=0.0)
         row = self._merged(before, peer, remote, message)
         try:
-            neighbourhoods.Member(row.id, row.claimed or row.seen, row.port)
+            subnet, member = self._stand(row)
         except ValueError as exc:
             return Refused(reason="address", text=str(exc))
         self._note_lost(id, message.lost)
         # Durable first: the token that we hand out is shown next time.
         await self._store.save([row])
-        self._put(row, before)
+        self._rows[id] = row
+        self._seen[id] = self._clock.monotonic()
+        self.changed.add(id)
+        self._join(id, subnet, member)
+        if before is None:
+            self._log.info(
+                "client.registered",
+                client=id.hex(),
+                host=row.host,
+                address=row.claimed,
+                remote=row.seen,
+            )
         return self._answer(row)
 
     def _merged(
@@ -198,39 +245,23 @@ class Registry:
             lost_at=None,
         )
 
-    def _put(self, row: ClientRecord, before: ClientRecord | None) -> None:
-        was_present = before is not None and self._is_present(before)
-        self._rows[row.id] = row
-        self._seen[row.id] = self._clock.monotonic()
-        self.changed.add(row.id)
-        if not was_present or before is None or _place(before) != _place(row):
-            self._plan = None
-            if before is None:
-                self._log.info(
-                    "client.registered",
-                    client=row.id.hex(),
-                    host=row.host,
-                    address=row.claimed,
-                    remote=row.seen,
-                )
-
     def _note_lost(self, reporter: bytes, lost: Sequence[bytes]) -> None:
         """Believe a report of a neighbour about its neighbour, and of nobody else."""
-        position = self._planned().positions.get(reporter) if lost else None
+        position = self._position(reporter) if lost else None
         if position is None:
             return
         neighbours = {m.id for m in (position.forward, position.backward) if m is not None}
         for id in neighbours.intersection(lost):
             record = self._rows[id]
             self._rows[id] = replace(record, lost_at=self._clock.now())
-            self._plan = None
+            self._leave(id)
             self.changed.add(id)
             self._log.warning(
                 "client.lost", client=id.hex(), host=record.host, reporter=reporter.hex()
             )
 
     def _answer(self, row: ClientRecord) -> Registered:
-        position = self._planned().positions.get(row.id)
+        position = self._position(row.id)
         return Registered(
             token=row.token_out or b"",
             observed=row.seen,
@@ -244,31 +275,68 @@ class Registry:
     def _is_present(self, record: ClientRecord) -> bool:
         if record.responder != self._responder:
             return record.lost_at is None
-        seen = self._seen.get(record.id)
         return (
             record.lost_at is None
             and record.last_registration is not None
-            and seen is not None
-            and self._clock.monotonic() - seen < self._patience
+            and self._clock.monotonic() < self._silent_at(record.id)
         )
 
-    def _planned(self) -> Plan:
-        now = self._clock.monotonic()
-        if self._plan is None or now >= self._plan_until:
-            present = [
-                r
-                for r in self._rows.values()
-                if r.responder == self._responder and self._is_present(r)
-            ]
-            self._plan = neighbourhoods.plan(
-                (neighbourhoods.Member(r.id, r.claimed or r.seen, r.port) for r in present),
-                self._policy,
-            )
-            # Nobody can have gone silent before then without somebody's report.
-            oldest = min((self._seen[r.id] for r in present), default=now)
-            self._plan_until = max(oldest, now - self._patience) + self._patience
+    def _silent_at(self, id: bytes) -> float:
+        """When a client counts as silent if it does not register before."""
+        return self._seen.get(id, -self._patience) + self._patience
+
+    def _row(self, record: ClientRecord) -> Row:
+        return Row(record, self._is_present(record), self._position(record.id))
+
+    def _stand(self, row: ClientRecord) -> tuple[str, Member]:
+        """The subnet of a client, and how it stands there.
+
+        Raises:
+            ValueError: an address or a port that is none.
+        """
+        address = row.claimed or row.seen
+        held = self._standing.get(row.id)
+        if held is not None and (held[1].address, held[1].port) == (address, row.port):
+            return held
+        member = Member(row.id, address, row.port)
+        return member.subnet(self._policy), member
+
+    def _join(self, id: bytes, name: str, member: Member) -> None:
+        """Have a client planned where it stands, if it was not."""
+        if self._standing.get(id) == (name, member):
+            return
+        self._leave(id)
+        subnet = self._subnets.get(name)
+        if subnet is None:
+            # Whoever joins later goes silent later.
+            subnet = self._subnets[name] = _Subnet(self._silent_at(id))
+            heappush(self._due, (subnet.until, name))
+        subnet.members[id] = member
+        subnet.plan = None
+        self._standing[id] = name, member
+
+    def _leave(self, id: bytes) -> None:
+        """Have a client planned no more."""
+        held = self._standing.pop(id, None)
+        if held is None:
+            return
+        name, _ = held
+        subnet = self._subnets[name]
+        del subnet.members[id]
+        subnet.plan = None
+        if not subnet.members:
+            del self._subnets[name]
+
+    def _position(self, id: bytes) -> Position | None:
+        """Where a client stands in the plan of its subnet, made now if it has changed."""
+        held = self._standing.get(id)
+        if held is None:
+            return None
+        subnet = self._subnets[held[0]]
+        if subnet.plan is None:
+            subnet.plan = neighbourhoods.plan(subnet.members.values(), self._policy)
             self.revision += 1
-        return self._plan
+        return subnet.plan.positions[id]
 
 
 def _token_fits(before: ClientRecord | None, token: bytes) -> bool:
@@ -278,11 +346,7 @@ def _token_fits(before: ClientRecord | None, token: bytes) -> bool:
     return any(compare_digest(token, one) for one in held)
 
 
-def _place(record: ClientRecord) -> tuple[str, int]:
-    return record.claimed or record.seen, record.port
-
-
-def _neighbour(member: neighbourhoods.Member | None) -> Neighbour | None:
+def _neighbour(member: Member | None) -> Neighbour | None:
     if member is None:
         return None
     return Neighbour(id=member.id, address=member.address, port=member.port)

@@ -93,6 +93,7 @@ class Reporting:
 
     async def _report(self, hub: Channel) -> None:
         """Everything that is due, in batches; what is not taken stays due."""
+        self._registry.look()
         while True:
             ids = list(self._registry.changed)[:BATCH]
             acks = dict(list(self._acks.items())[:BATCH])

@@ -1,13 +1,18 @@
 """The registry: who is there, who stands beside whom, and which of two machines is a copy."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agents.responder.neighbourhoods import Policy
+from agents.responder import neighbourhoods
+from agents.responder.neighbourhoods import Member, Plan, Policy
 from agents.responder.records import ClientRecord
 from agents.responder.registry import MISSED, Registry
 from agents.runtime import logs
@@ -30,7 +35,8 @@ SETTINGS = {"PKIClientTLSKeyRenewalWindowHours": "4"}
 class Line:
     """A responder's registry, and its clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
         self.clock = FakeClock()
         self.store = MemoryClients()
         self.registry = self.opened()
@@ -45,7 +51,7 @@ class Line:
             responder=RESPONDER,
             clock=self.clock,
             log=logs.get_logger(),
-            policy=Policy(),
+            policy=self.policy,
             longest=LONGEST,
             settings=lambda: SETTINGS,
         )
@@ -324,7 +330,150 @@ def test_a_client_that_nobody_knows_is_not_present(line: Line) -> None:
     assert line.registry.row(bytes(16)) is None
 
 
+@pytest.mark.req("F3")
+async def test_who_goes_silent_is_said_once(line: Line, lines: list[dict[str, object]]) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    (other,) = await line.clients("127.0.2.11")
+    line.registry.changed = set()
+    for _ in range(4):
+        line.clock.move_network(MISSED * LONGEST / 2)
+        await other.says()  # of another subnet: the silent are found all the same
+        await one.says()
+    said = [line for line in lines if line["event"] == "client.silent"]
+    assert [(one["client"], one["host"]) for one in said] == [(two.id.hex(), two.record.host)]
+    assert two.id in line.registry.changed
+    assert neighbours(await one.says()) == (None, None)
+    # It is back, and goes again.
+    await two.says()
+    assert neighbours(await one.says()) == (None, "127.0.1.12")
+    line.clock.move_network(MISSED * LONGEST)
+    line.registry.look()
+    line.registry.look()
+    silent = [line["client"] for line in lines if line["event"] == "client.silent"]
+    assert silent.count(two.id.hex()) == 2
+
+
 # --- plan revisions
+
+
+async def test_a_look_that_finds_nobody_silent_makes_no_new_plan(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    revision = (await one.says()).revision
+    for _ in range(8):
+        line.clock.move_network(LONGEST)
+        await two.says()
+        assert (await one.says()).revision == revision
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many members each plan that is made has."""
+    sizes: list[int] = []
+    real = neighbourhoods.plan
+
+    def counted(members: Iterable[Member], policy: Policy | None = None) -> Plan:
+        members = list(members)
+        sizes.append(len(members))
+        return real(members, policy)
+
+    monkeypatch.setattr(neighbourhoods, "plan", counted)
+    return sizes
+
+
+async def test_a_newcomer_costs_what_its_subnet_has(line: Line, planned: list[int]) -> None:
+    await line.clients(*(f"127.0.{net}.{host}" for net in range(1, 6) for host in range(1, 9)))
+    planned.clear()
+    (newcomer,) = await line.clients("127.0.3.200")
+    assert planned == [9]
+    planned.clear()
+    for _ in range(3):
+        await newcomer.says()
+        line.registry.rows()
+    assert planned == []
+    newcomer.address = "127.0.4.200"
+    await newcomer.says(full=True)
+    line.registry.rows()
+    assert sorted(planned) == [8, 9]  # the one that it left, the one that it came to
+
+
+async def test_a_client_is_not_looked_at_before_it_can_be_silent(line: Line) -> None:
+    """A registration looks at those whose time is up, not at all."""
+    await line.clients(*(f"127.0.{net}.{host}" for net in range(1, 6) for host in range(1, 9)))
+    (client,) = await line.clients("127.0.9.1")
+    looked: list[bytes] = []
+    real = line.registry._silent_at
+
+    def counted(id: bytes) -> float:
+        looked.append(id)
+        return real(id)
+
+    line.registry._silent_at = counted  # type: ignore[method-assign]
+    line.clock.move_network(MISSED * LONGEST - 1)
+    await client.says()
+    assert set(looked) <= {client.id}
+
+
+POOL = 7
+"""Clients of the drawn stories: more than a chain of these holds."""
+ADDRESSES = [f"127.0.{net}.{host}" for net in (1, 2) for host in (5, 9, 200)] + ["fd00::1"]
+CLIENTS = st.integers(0, POOL - 1)
+STORY = st.lists(
+    st.one_of(
+        st.tuples(st.just("says"), CLIENTS, st.sampled_from(ADDRESSES)),
+        st.tuples(st.just("waits"), CLIENTS, st.just("")),
+        st.tuples(st.just("loses"), CLIENTS, st.just("")),
+        st.tuples(st.just("moves out"), CLIENTS, st.just("")),
+        st.tuples(st.just("restarts"), st.just(0), st.just("")),
+    ),
+    max_size=25,
+)
+POLICY = Policy(cap=2)
+
+
+@cache
+def pool() -> tuple[Peer, ...]:
+    line = Line()
+    return tuple(line.peer(Component().id) for _ in range(POOL))
+
+
+@given(STORY)
+@pytest.mark.req("G1")
+def test_a_plan_of_subnets_is_that_part_of_the_plan_of_all(
+    story: list[tuple[str, int, str]],
+) -> None:
+    """Whatever happens, everybody stands where one plan of all who are present puts him."""
+
+    async def told() -> None:
+        line = Line(POLICY)
+        clients = [Client(line, peer, "127.0.1.1", 4000) for peer in pool()]
+        for what, number, address in story:
+            await happens(line, clients, what, number, address)
+            rows = line.registry.rows()
+            ours = [row for row in rows if row.present and row.record.responder == RESPONDER]
+            members = [Member(r.record.id, r.record.claimed, r.record.port) for r in ours]
+            whole = neighbourhoods.plan(members, POLICY)
+            assert {r.record.id: r.position for r in rows if r.position} == whole.positions
+
+    asyncio.run(told())
+
+
+async def happens(line: Line, clients: list[Client], what: str, number: int, address: str) -> None:
+    client = clients[number]
+    if what == "says":
+        client.address = address
+        await client.says(full=True)
+    elif what == "waits":
+        line.clock.move_network(75 * number)
+    elif what == "restarts":
+        line.clock.move(timedelta(seconds=5))
+        line.registry = line.opened()
+        await line.registry.load()
+    elif (row := line.registry.row(client.id)) is None:
+        pass  # it never came
+    elif what == "moves out":
+        await line.registry.adopt([reported(client)])
+    elif row.position and (beside := row.position.forward or row.position.backward):
+        await client.says(lost=[beside.id])
 
 
 async def test_the_revision_never_goes_back(line: Line) -> None:
@@ -479,6 +628,9 @@ async def test_clients_of_another_responder_are_listed_and_not_planned(line: Lin
     assert row.position is None
     assert two.id in line.registry.changed
     assert line.store.rows[other.id] == other
+    line.registry = line.opened()
+    await line.registry.load()
+    assert neighbours(await one.says()) == (None, "127.0.1.13")
 
 
 @pytest.mark.req("G1", "G6")
@@ -493,6 +645,18 @@ async def test_a_client_that_moves_to_another_responder_leaves_its_neighbours(li
     assert neighbours(answer) == (None, "127.0.1.13")
     assert answer.revision > before
     assert neighbours(await three.says()) == ("127.0.1.11", None)
+
+
+async def test_a_client_that_registers_elsewhere_is_not_said_to_be_silent(
+    line: Line, lines: list[dict[str, object]]
+) -> None:
+    (one,) = await line.clients("127.0.1.11")
+    line.clock.move_network(MISSED * LONGEST)
+    elsewhere = replace(line.store.rows[one.id], responder=ZONE)
+    await line.registry.adopt([elsewhere])
+    line.registry.look()
+    assert line.registry.responder_of(one.id) == ZONE
+    assert "client.silent" not in [line["event"] for line in lines]
 
 
 async def test_a_zone_server_cannot_take_a_client_that_registers_here(line: Line) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agents.responder.neighbourhoods import Policy
 from agents.responder.records import AckRecord
-from agents.responder.registry import Registry
+from agents.responder.registry import MISSED, Registry
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.zone_server.reporting import BATCH, SOON, Reporting
@@ -110,6 +110,19 @@ async def test_a_client_that_registered_is_reported_once() -> None:
     )
     assert row.root == case.site.root_id()
     assert all(report.clients == [] for report in reports(hub)[1:])
+
+
+@pytest.mark.req("F3")
+async def test_a_client_that_went_silent_is_reported_once() -> None:
+    case = Case()
+    await case.register(1)
+    hub = case.connect()
+    await case.report()
+    await case.clock.advance_network(MISSED * 90.0 + 1)
+    await case.report()
+    await case.report()
+    said = [row.status for report in reports(hub) for row in report.clients]
+    assert said == ["present", "offline"]
 
 
 async def test_what_changed_is_reported_again() -> None:
