@@ -85,8 +85,14 @@ def revoke(terminal: Terminal, name: str, key_in_doubt: bool, reason: str, yes: 
     if coverage["behind"]:
         terminal.say(f"they lose every link under {plain(name)}, and come back re-keyed")
     terminal.confirm(f"Revoke {plain(name)}? This cannot be undone.", yes=yes)
+    # For those who were seen and nobody else, unless it was said to be for whoever it is.
+    shown = None if yes else [row["id"] for row in coverage["behind"]]
     done = client.post(
-        "roots", name, "revoke", reason=reason, key_in_doubt=key_in_doubt, confirmed=True
+        *("roots", name, "revoke"),
+        reason=reason,
+        key_in_doubt=key_in_doubt,
+        confirmed=True,
+        shown=shown,
     )
     if terminal.json:
         terminal.show_json(done)
@@ -112,9 +118,9 @@ def _check_revocable(client: Client, name: str, key_in_doubt: bool) -> None:
     for row in client.get("roots"):
         if row["name"] != name:
             continue
-        if not row["revocable"] and (row["revoked"] or row["current"] or not key_in_doubt):
-            final = row["revoked"] or row["current"]
-            hint = "" if final else "if the key is in doubt, say --key-in-doubt"
+        in_doubt = row["revocable_in_doubt"]
+        if not (in_doubt if key_in_doubt else row["revocable"]):
+            hint = "if the key is in doubt, say --key-in-doubt" if in_doubt else ""
             raise AgentError(f"{plain(name)} cannot be revoked: {plain(row['why'])}", hint)
         return
     raise AgentError(f"no root {name!r:.200}", hint="see: anchorline root list")

@@ -19,7 +19,7 @@ from agents.runtime.trace import tracing
 from agents.server import bundling, lineage
 from agents.server.coverage import Component, Coverage, cover
 from agents.server.errors import OperationError
-from agents.server.gate import Verdict, judge_revoke
+from agents.server.gate import Confirmation, Judgement, Verdict, judge_revoke
 from agents.server.settings import ROOT_AGE_WARNING, ROOT_INTERVAL
 from agents.server.store import approvals, audit
 from agents.server.store.approvals import Approval, State
@@ -79,9 +79,25 @@ class ServerOperations:
             }
 
     async def root_revoke(
-        self, actor: str, name: str, *, key_in_doubt: bool, reason: str, confirmed: bool
+        self,
+        actor: str,
+        name: str,
+        *,
+        key_in_doubt: bool,
+        reason: str,
+        confirmed: bool,
+        shown: Sequence[bytes] | None = None,
     ) -> Row:
-        """Revoke a root (B2, B3)."""
+        """Revoke a root (B2, B3).
+
+        Args:
+            actor: who asks for it.
+            name: the root.
+            key_in_doubt: whether others may have its key.
+            reason: why.
+            confirmed: whether it may be done although somebody has not moved.
+            shown: the ids of those he knows of; None: whoever it is.
+        """
         async with self._changing:
             server = self._server
             root = self._by_name(name)
@@ -92,6 +108,10 @@ class ServerOperations:
                 newest_created=self._newest_created(),
                 now=server.clock.now(),
                 in_doubt=key_in_doubt,
+                behind=coverage.behind,
+                confirmed=Confirmation(None if shown is None else frozenset(shown))
+                if confirmed
+                else None,
             )
             if judgement.verdict is Verdict.REFUSED:
                 raise OperationError("refused", f"{name}: {judgement.why}")
@@ -101,15 +121,8 @@ class ServerOperations:
                 )
             if not reason.strip():
                 raise OperationError("reason", "a revocation needs a reason")
-            if coverage.behind and not confirmed:
-                names = ", ".join(
-                    r.component.host or r.component.id.hex() for r in coverage.behind[:5]
-                )
-                raise OperationError(
-                    "confirm",
-                    f"{len(coverage.behind)} have not moved yet: {names}",
-                    "confirm to go on",
-                )
+            if judgement.verdict is Verdict.CONFIRM:
+                raise OperationError("confirm", judgement.why, "look again, and confirm to go on")
             with tracing() as trace:
                 audit_hash = await self._note(actor, "root.revoke", name, reason)
                 server.revoke([root.key_id], audit_hash)
@@ -409,16 +422,21 @@ class ServerOperations:
     def _newest_created(self) -> datetime:
         return certificates.created(self._server.authority.chain.current_root.der)
 
+    def _judge(self, root: Root, *, in_doubt: bool) -> Judgement:
+        """Whether a root could be revoked now, whoever has not moved."""
+        return judge_revoke(
+            self._server.authority.chain,
+            root.key_id,
+            newest_created=self._newest_created(),
+            now=self._server.clock.now(),
+            in_doubt=in_doubt,
+        )
+
     def _root_row(self, root: Root) -> Row:
         server = self._server
         chain = server.authority.chain
-        judgement = judge_revoke(
-            chain,
-            root.key_id,
-            newest_created=self._newest_created(),
-            now=server.clock.now(),
-            in_doubt=False,
-        )
+        judgement = self._judge(root, in_doubt=False)
+        in_doubt = self._judge(root, in_doubt=True)
         return {
             "name": root.name,
             "fingerprint": root.key_id.hex(),
@@ -426,6 +444,7 @@ class ServerOperations:
             "current": root.key_id == chain.current_root.key_id,
             "revoked": root.key_id in chain.revoked,
             "revocable": judgement.verdict is Verdict.GO,
+            "revocable_in_doubt": in_doubt.verdict is Verdict.GO,
             "why": judgement.why,
             "private_key_held": server.keyring.root(root.key_id) is not None,
         }

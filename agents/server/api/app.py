@@ -5,7 +5,8 @@
     POST /v1/roots                             {"confirmed": bool}
     GET  /v1/roots/log                         who made and revoked which
     GET  /v1/roots/{name}/coverage             who has followed to it
-    POST /v1/roots/{name}/revoke               {"reason", "key_in_doubt", "confirmed"}
+    POST /v1/roots/{name}/revoke               {"reason", "key_in_doubt", "confirmed",
+                                               "shown": [id]}
     GET  /v1/rotation?behind=                  coverage of the newest, and the policies
     GET  /v1/approvals                         hubs and zone servers that asked
     GET  /v1/approvals/log                     every request and decision
@@ -135,6 +136,7 @@ class _Calls:
             key_in_doubt=body.key_in_doubt,
             reason=incoming.text(body.reason, "reason", incoming.MAX_REASON),
             confirmed=body.confirmed,
+            shown=None if body.shown is None else incoming.component_ids(body.shown),
         )
 
     async def rotation(self, request: Request) -> Any:  # noqa: ANN401
@@ -185,10 +187,11 @@ class _Calls:
 
 def _route(path: str, method: str, call: Call) -> Route:
     takes_query = path == "/v1/rotation"
+    most = incoming.MAX_REVOKE_BODY if path.endswith("/revoke") else incoming.MAX_BODY
 
     async def endpoint(request: Request) -> Response:
         try:
-            request.state.body = await incoming.receive(request)
+            request.state.body = await incoming.receive(request, most)
             if not takes_query:
                 incoming.no_query(request)
             answer = await call(request)

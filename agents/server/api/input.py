@@ -5,6 +5,7 @@ is measured before it is parsed, a name before it is looked up.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -15,11 +16,13 @@ from agents.server.errors import OperationError
 
 __all__ = [
     "MAX_BODY",
+    "MAX_REVOKE_BODY",
     "BundleBody",
     "DecideBody",
     "RevokeBody",
     "RootBody",
     "SettingBody",
+    "component_ids",
     "fingerprint",
     "flag",
     "no_query",
@@ -32,6 +35,8 @@ __all__ = [
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a request's body."""
+MAX_REVOKE_BODY: Final = 8 * 1024 * 1024
+"""Bytes of the one that names everybody who has not moved: 200,000 components."""
 MAX_NAME: Final = 300
 """Characters of a root's name; an FQDN has at most 253."""
 MAX_REASON: Final = 1000
@@ -57,6 +62,8 @@ class RevokeBody(Body, frozen=True, kw_only=True):
     reason: str
     key_in_doubt: bool = False
     confirmed: bool = False
+    shown: list[str] | None = None
+    """Ids of those who were shown as not moved; null: whoever it is."""
 
 
 class DecideBody(Body, frozen=True, kw_only=True):
@@ -77,20 +84,24 @@ class SettingBody(Body, frozen=True, kw_only=True):
     value: str
 
 
-async def receive(request: Request) -> bytes:
+async def receive(request: Request, most: int = MAX_BODY) -> bytes:
     """Read the body of a request: whole, before anything is refused, so that the answer arrives.
+
+    Args:
+        request: The request.
+        most: Bytes that it may have.
 
     Raises:
         OperationError: It is too large.
     """
     declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared[:12]) > MAX_BODY:
-        raise _too_large()
+    if not declared.isdecimal() or int(declared[:12]) > most:
+        raise _too_large(most)
     data = bytearray()
     async for piece in request.stream():
         data += piece
-        if len(data) > MAX_BODY:
-            raise _too_large()
+        if len(data) > most:
+            raise _too_large(most)
     return bytes(data)
 
 
@@ -162,6 +173,18 @@ def settings(body: BundleBody) -> dict[str, str]:
     return {_setting(name): text(value, name, MAX_VALUE) for name, value in body.settings.items()}
 
 
+def component_ids(texts: Sequence[str]) -> list[bytes]:
+    """Return component ids.
+
+    Raises:
+        OperationError: One is none.
+    """
+    wrong = [one for one in texts if not re.fullmatch("[0-9a-f]{32}", one)]
+    if wrong:
+        raise _bad(f"shown: {wrong[0]!r:.60} is no id of 32 hex digits")
+    return [bytes.fromhex(one) for one in texts]
+
+
 def text(value: str, what: str, maximum: int) -> str:
     """Return a text that people will read in a log or a table.
 
@@ -196,5 +219,5 @@ def _bad(problem: str) -> OperationError:
     return OperationError("bad-input", problem)
 
 
-def _too_large() -> OperationError:
-    return _bad(f"body of more than {MAX_BODY} bytes")
+def _too_large(most: int) -> OperationError:
+    return _bad(f"body of more than {most} bytes")

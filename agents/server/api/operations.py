@@ -10,7 +10,8 @@ JSON can carry. Dates are ISO 8601 in UTC, KeyIDs and ids lower-case hex.
                 links: [{link, class, peer_role, peer, remote, ...}], components: [{role, id, host,
                 fingerprint, state, connected, last_seen}], clients: {total, present, behind},
                 behind: [name], signatures: {root, client_ca, ...}, can_sign}
-    root       {name, fingerprint, created, current, revoked, revocable, why, private_key_held}
+    root       {name, fingerprint, created, current, revoked, revocable, revocable_in_doubt, why,
+                private_key_held}
     coverage   {root, counts: {role: {moved, moving, offline}}, rows: [row], behind: [row]}
     row        {role, id, host, state: "moved" | "moving" | "offline", why, last_seen}
     rotation   a coverage with settings: [{kind, validity (s), window (s), raised: [text]}]
@@ -22,7 +23,7 @@ JSON can carry. Dates are ISO 8601 in UTC, KeyIDs and ids lower-case hex.
     setting    {name, value, default, type, value_type, changed_by, changed_at, effective, note}
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = ["Operations", "Row"]
@@ -50,7 +51,14 @@ class Operations(Protocol):
         ...
 
     async def root_revoke(
-        self, actor: str, name: str, *, key_in_doubt: bool, reason: str, confirmed: bool
+        self,
+        actor: str,
+        name: str,
+        *,
+        key_in_doubt: bool,
+        reason: str,
+        confirmed: bool,
+        shown: Sequence[bytes] | None = None,
     ) -> Row:
         """Revoke a root; returns the names that were revoked and the coverage."""
         ...

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class FakeOperations:
             "created": f"2026-0{number}-01T00:00:00+00:00",
             "current": name == NEWEST,
             "revoked": revoked,
+            "revocable_in_doubt": name == OLD and not revoked,
             "revocable": name == OLD and not revoked and self.settled,
             "why": "it is revoked already" if revoked else why,
             "private_key_held": not revoked,
@@ -128,9 +129,16 @@ class FakeOperations:
         return self._coverage()
 
     async def root_revoke(
-        self, actor: str, name: str, *, key_in_doubt: bool, reason: str, confirmed: bool
+        self,
+        actor: str,
+        name: str,
+        *,
+        key_in_doubt: bool,
+        reason: str,
+        confirmed: bool,
+        shown: Sequence[bytes] | None = None,
     ) -> Row:
-        self.note("root_revoke", actor, name, key_in_doubt, reason, confirmed)
+        self.note("root_revoke", actor, name, key_in_doubt, reason, confirmed, shown)
         if name not in (OLD, NEWEST):
             raise OperationError("not-found", f"no root {name!r}", "see: anchorline root list")
         if name == NEWEST:

@@ -92,7 +92,8 @@ def test_yes_revokes_and_coverage_was_shown_first(
     assert ended.err.index("client-07") < ended.err.index("[y/N]")
     assert "offline, will follow" in ended.err
     assert ended.out == f"revoked {OLD}\n"
-    assert operations.calls[-1][2:] == (OLD, False, "old", True)
+    # A yes is for those who were shown.
+    assert operations.calls[-1][2:] == (OLD, False, "old", True, [b"\7" * 16])
 
 
 @pytest.mark.sockets
@@ -142,7 +143,7 @@ def test_a_root_that_cannot_be_revoked_is_refused_before_anybody_is_asked(
     assert operations.revoked == []
     doubt = call("root", "revoke", OLD, "--reason", "x", "--key-in-doubt", "--yes", socket=api)
     assert doubt.code == 0
-    assert operations.calls[-1][2:] == (OLD, True, "x", True)
+    assert operations.calls[-1][2:] == (OLD, True, "x", True, None)
 
 
 @pytest.mark.sockets

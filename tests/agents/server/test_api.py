@@ -125,7 +125,14 @@ def test_a_question_is_one_call(
             "POST",
             f"/v1/roots/{quote(OLD)}/revoke",
             {"reason": "lost laptop", "key_in_doubt": True, "confirmed": True},
-            ("root_revoke", ME, OLD, True, "lost laptop", True),
+            ("root_revoke", ME, OLD, True, "lost laptop", True, None),
+        ),
+        (
+            "POST",
+            f"/v1/roots/{quote(OLD)}/revoke",
+            # Everybody of a large fleet.
+            {"reason": "x", "confirmed": True, "shown": ["0a" * 16] * 50_000},
+            ("root_revoke", ME, OLD, False, "x", True, [b"\n" * 16] * 50_000),
         ),
         (
             "POST",
@@ -374,6 +381,8 @@ BODIES = {
     "two objects": b'{"reason": "x"}{}',
     "deep": b"[" * 30_000,
     "nul": {"reason": "x\0y"},
+    "an id that is none": {"reason": "x", "shown": ["xyz"]},
+    "an id in capitals": {"reason": "x", "shown": ["AB" * 16]},
     "line feed": {"reason": "x\n2026-01-01 forged"},
     "long": {"reason": "x" * 1001},
     "surrogate": b'{"reason": "\\ud800"}',
@@ -526,7 +535,7 @@ def test_what_an_exception_says_is_not_answered(
     assert (line["method"], line["path"], line["actor"]) == ("GET", "/v1/status", ME)
 
 
-FIELDS = st.sampled_from(["reason", "key_in_doubt", "confirmed", "force"])
+FIELDS = st.sampled_from(["reason", "key_in_doubt", "confirmed", "shown", "force"])
 # Names and values as a hostile program would choose them, and what is good among them.
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -539,11 +548,11 @@ JSON = st.recursive(
 def test_a_body_is_known_or_refused(body: Any) -> None:  # noqa: ANN401 - JSON
     operations = FakeOperations()
     status, answer = asyncio.run(directly(operations, f"/v1/roots/{OLD}/revoke", body))
-    known = isinstance(body, dict) and set(body) <= {"reason", "key_in_doubt", "confirmed"}
+    known = isinstance(body, dict) and set(body) <= {"reason", "key_in_doubt", "confirmed", "shown"}
     if status == 200:
         assert known
         assert operations.calls == [
-            ("root_revoke", ME, OLD, body.get("key_in_doubt", False), body["reason"], ANY)
+            ("root_revoke", ME, OLD, body.get("key_in_doubt", False), body["reason"], ANY, ANY)
         ]
         assert type(operations.calls[0][3]) is bool
     else:

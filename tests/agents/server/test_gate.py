@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.server.gate import SETTLING, Verdict, judge_revoke
+from agents.server.coverage import Component, CoverageRow, State
+from agents.server.gate import SETTLING, Confirmation, Judgement, Verdict, judge_revoke
 from pki.ledger import Chain
 from tests.pki import lineage as ledgers
 
@@ -44,6 +45,63 @@ def test_the_table(
     )
     assert judgement.verdict is verdict
     assert why in judgement.why
+
+
+def row(id: int) -> CoverageRow:
+    """Somebody who has not moved."""
+    component = Component("client", bytes([id]) * 16, f"c{id}", True, None)
+    return CoverageRow(component, State.MOVING, "on the way")
+
+
+def ids(*numbers: int) -> frozenset[bytes]:
+    return frozenset(bytes([n]) * 16 for n in numbers)
+
+
+@pytest.mark.req("B2", "B12")
+@pytest.mark.parametrize(
+    ("behind", "confirmed", "why"),
+    [
+        ([], None, None),
+        ([1, 2], None, "2 have not moved yet: c1, c2"),
+        (list(range(1, 8)), None, "7 have not moved yet: c1, c2, c3, c4, c5"),
+        ([1, 2], Confirmation(), None),
+        ([1, 2], Confirmation(ids(1, 2)), None),
+        ([1], Confirmation(ids(1, 2)), None),
+        ([1, 2], Confirmation(ids(1)), "1 have fallen behind since: c2"),
+        ([2], Confirmation(ids(1)), "1 have fallen behind since: c2"),
+        ([1], Confirmation(ids()), "1 have fallen behind since: c1"),
+    ],
+)
+def test_who_has_not_moved(
+    behind: list[int], confirmed: Confirmation | None, why: str | None
+) -> None:
+    judgement = judge_revoke(
+        TWO,
+        ledgers.kid(0),
+        newest_created=CREATED,
+        now=CREATED + SETTLING,
+        in_doubt=False,
+        behind=[row(id) for id in behind],
+        confirmed=confirmed,
+    )
+    if why is None:
+        assert judgement.verdict is Verdict.GO
+    else:
+        assert judgement == Judgement(Verdict.CONFIRM, why)
+
+
+@pytest.mark.req("B2")
+def test_a_confirmation_is_no_way_around_what_is_refused() -> None:
+    judgement = judge_revoke(
+        TWO,
+        ledgers.kid(0),
+        newest_created=CREATED,
+        now=CREATED,
+        in_doubt=False,
+        behind=[row(1)],
+        confirmed=Confirmation(),
+    )
+    assert judgement.verdict is Verdict.ONLY_IN_DOUBT
 
 
 def test_a_clock_before_the_roots_own_date_is_no_way_around_the_wait() -> None:

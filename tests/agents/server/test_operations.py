@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,33 @@ async def test_who_would_be_cut_off_is_named_and_has_to_be_confirmed(
         f"host-{behind.address}",
         "host-127.0.1.13",
     ]
+
+
+@pytest.mark.req("B12")
+async def test_a_yes_is_for_those_who_were_shown(
+    operations: ServerOperations, server: Server, clock: FakeClock
+) -> None:
+    """Who has fallen behind between the look and the deed is named first."""
+    one, two = await machines(server, "127.0.1.11", "127.0.1.12")
+    await two_roots(operations, clock)
+    clock.move(timedelta(days=8))
+    await one.follow()
+    seen = [bytes.fromhex(row["id"]) for row in (await operations.coverage(None))["behind"]]
+    assert seen == [two.component.id]
+    late = Machine(server, "127.0.1.13")
+    await late.renew()
+    await late.register()
+    revoke = partial(operations.root_revoke, ME, ROOT0, key_in_doubt=False, reason="x")
+    with pytest.raises(OperationError, match=r"1 have fallen behind since: host-127.0.1.13") as no:
+        await revoke(confirmed=True, shown=seen)
+    assert code(no) == "confirm"
+    with pytest.raises(OperationError, match="2 have not moved yet"):
+        await revoke(confirmed=False, shown=[*seen, late.component.id])
+    assert server.authority.chain.revoked == frozenset()
+    # Somebody who has moved meanwhile is no reason to ask again.
+    await two.follow()
+    row = await revoke(confirmed=True, shown=[*seen, late.component.id])
+    assert [each["host"] for each in row["coverage"]["behind"]] == ["host-127.0.1.13"]
 
 
 async def test_a_root_that_there_is_not_is_not_found(operations: ServerOperations) -> None:
