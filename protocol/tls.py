@@ -23,7 +23,6 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
@@ -256,8 +255,9 @@ class TLS:
 
         Empty where the peer has shown none. On a discovery context it means nothing.
         """
-        chain = self._connection.get_verified_chain(as_cryptography=True) or []
-        return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+        # `as_cryptography` would encode each, parse it, and have it encoded again here.
+        chain = self._connection.get_verified_chain() or []
+        return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain)
 
     def shown_chain(self) -> tuple[bytes, ...]:
         """Return the chain that the peer has shown in a handshake that did not end well.

@@ -35,29 +35,30 @@ class Contexts:
         Raises:
             LookupError: there is no credential yet.
         """
-        credential = self._shown()
-        if credential is None:
+        held = self._credential()
+        if held is None:
             raise LookupError("no certificate yet")
-        return self._get("server", lambda: tls.server_context(credential, self._trust.roots))
+        shown = tls.Credentials(held.chain, held.key)
+        return self._get("server", held, lambda: tls.server_context(shown, self._trust.roots))
 
     def member(self) -> SSL.Context:
         """For a TLS client that shows its certificate."""
-        return self._get("member", lambda: tls.client_context(self._shown(), self._trust.roots))
+        held = self._credential()
+        shown = None if held is None else tls.Credentials(held.chain, held.key)
+        return self._get("member", held, lambda: tls.client_context(shown, self._trust.roots))
 
     def enrolment(self) -> SSL.Context:
         """For a TLS client that proves the server and shows nothing."""
-        return self._get("enrolment", lambda: tls.client_context(None, self._trust.roots))
+        roots = self._trust.roots
+        return self._get("enrolment", self._credential(), lambda: tls.client_context(None, roots))
 
     def discovery(self) -> SSL.Context:
         """For a TLS client that proves nobody and shows nothing."""
-        return self._get("discovery", tls.discovery_context)
+        return self._get("discovery", self._credential(), tls.discovery_context)
 
-    def _shown(self) -> tls.Credentials | None:
-        held = self._credential()
-        return None if held is None else tls.Credentials(held.chain, held.key)
-
-    def _get(self, name: str, make: Callable[[], SSL.Context]) -> SSL.Context:
-        held = self._credential()
+    def _get(
+        self, name: str, held: Credential | None, make: Callable[[], SSL.Context]
+    ) -> SSL.Context:
         state = (self._trust.revision, None if held is None else held.chain[0])
         if state != self._made_for:
             self._cache.clear()

@@ -54,8 +54,8 @@ Address = tuple[str, int]
 Handler = Callable[["Channel", Message], Awaitable[Message | None]]
 """Answers a request. None: the peer gets no answer and times out, so return one."""
 
-SCRATCH = 64 * 1024
-"""Bytes read at once from a socket: four full TLS records, and what costs the least a byte."""
+SCRATCH = 128 * 1024
+"""Bytes read at once from a socket: a frame of 64 KiB with its records comes in one piece."""
 
 
 class Contexts(Protocol):
