@@ -104,8 +104,8 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive
 
 .PHONY: deep-setup
 deep-setup: ## Install with apt what test-deep needs
-	@command -v systemd-analyze >/dev/null || { $(APT) update -q && \
-		$(APT) install -q -y --no-install-recommends systemd; }
+	@command -v systemd-analyze >/dev/null && command -v strace >/dev/null || { \
+		$(APT) update -q && $(APT) install -q -y --no-install-recommends systemd strace; }
 	@systemd-analyze --version | head -n 1
 
 .PHONY: bench-setup
