@@ -9,19 +9,21 @@
 2. Asking again changes what is shown, never the state: who was denied or revoked stays so
    until an administrator decides otherwise.
 3. An identity has one role. Approved as a hub, it cannot come back as a zone server.
-4. Strangers can ask. At most `MAX_PENDING` requests wait; further ones are told to come
-   back. The history has one line for the first request and one a decision, so a stranger
-   who asks all day adds nothing to it.
+4. Strangers can ask. At most `MAX_PENDING` requests wait, and at most `MAX_PENDING_ADDRESS`
+   from one address, so that one machine cannot keep others off the list; further ones are told
+   to come back. Where room is needed, requests are forgotten that nobody has decided on or
+   repeated for a day. The history has one line for the first request and one a decision, so a
+   stranger who asks all day adds nothing to it; what is forgotten leaves no line.
 5. A decision is also a line in the activity log, in the same transaction.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from agents.runtime.errors import AgentError, UnavailableError
 from agents.server.store import audit
@@ -29,7 +31,9 @@ from agents.server.store.schema import approval as table
 from agents.server.store.schema import approval_event as events
 
 __all__ = [
+    "FORGOTTEN_AFTER",
     "MAX_PENDING",
+    "MAX_PENDING_ADDRESS",
     "MOVES",
     "Approval",
     "DecisionError",
@@ -45,6 +49,12 @@ __all__ = [
 
 MAX_PENDING: Final = 1000
 """Requests that may wait for a decision at one time."""
+
+MAX_PENDING_ADDRESS: Final = 10
+"""Of these, from one address: a hub's address stands for each zone server that it relays for."""
+
+FORGOTTEN_AFTER: Final = timedelta(days=1)
+"""After how long without being repeated a request makes room for another."""
 
 RETRY_AFTER: Final = 300.0
 """Seconds after which one asks again who found the list full."""
@@ -148,6 +158,7 @@ def ask(
     address: str,
     at: datetime,
     max_pending: int = MAX_PENDING,
+    max_address: int = MAX_PENDING_ADDRESS,
 ) -> Approval:
     """Note that a component asks; returns its request as it stands.
 
@@ -160,7 +171,12 @@ def ask(
         raise ValueError(f"identity of {len(identity)} bytes is no key id")
     known = get(connection, identity)
     if known is None:
-        _refuse_crowd(connection, max_pending)
+        if _crowd(connection, address, max_pending, max_address):
+            _forget(connection, before=at - FORGOTTEN_AFTER)
+        crowd = _crowd(connection, address, max_pending, max_address)
+        if crowd:
+            hint = "deny those that are not yours: anchorline approvals list"
+            raise UnavailableError(crowd, RETRY_AFTER, hint)
         return _first(connection, identity, role, host, address, at)
     if known.role != role:
         raise OtherRoleError(identity, known.role, role)
@@ -232,15 +248,23 @@ def history(connection: Connection, *, identity: bytes | None = None) -> list[Ev
     return [Event(**{**row, "state": State(row["state"])}) for row in rows]
 
 
-def _refuse_crowd(connection: Connection, max_pending: int) -> None:
-    """Rule 4."""
+def _crowd(connection: Connection, address: str, max_pending: int, max_address: int) -> str | None:
+    """Why there is no room for one more request, or None (rule 4)."""
     waiting = select(func.count()).select_from(table).where(table.c.state == State.PENDING.value)
     if connection.execute(waiting).scalar_one() >= max_pending:
-        raise UnavailableError(
-            f"{max_pending} requests wait for a decision already",
-            RETRY_AFTER,
-            "deny those that are not yours: anchorline approvals list",
-        )
+        return f"{max_pending} requests wait for a decision already"
+    here = waiting.where(table.c.address == address)
+    if connection.execute(here).scalar_one() >= max_address:
+        return f"{max_address} requests from {address} wait for a decision already"
+    return None
+
+
+def _forget(connection: Connection, *, before: datetime) -> None:
+    """Drop requests that nobody decided on and nobody repeated (rule 4)."""
+    stale = (table.c.state == State.PENDING.value) & (table.c.last_seen < before)
+    identities = select(table.c.identity).where(stale)
+    connection.execute(delete(events).where(events.c.identity.in_(identities)))
+    connection.execute(delete(table).where(stale))
 
 
 def _first(

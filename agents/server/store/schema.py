@@ -5,7 +5,7 @@
 2. A table is changed by a migration only (`migrations/versions`); a test compares what
    the migrations build with what stands here.
 3. Histories (`activity`, `approval_event`, `bundle_export`) are appended to and never
-   changed.
+   changed. Of requests that are forgotten before anybody has decided on them there is none.
 """
 
 from datetime import UTC, datetime

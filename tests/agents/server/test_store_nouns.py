@@ -305,6 +305,39 @@ async def test_strangers_cannot_fill_the_list(store: Store) -> None:
     await store.write(few)
 
 
+async def test_one_address_cannot_keep_others_off_the_list(store: Store) -> None:
+    for number in range(approvals.MAX_PENDING_ADDRESS):
+        await store.write(partial(ask, identity=bytes([number]) * 32))
+    for number in range(100, 120):
+        with pytest.raises(UnavailableError, match=r"10 requests from 192\.0\.2\.7:9 wait"):
+            await store.write(partial(ask, identity=bytes([number]) * 32))
+    await store.write(partial(ask, identity=b"\xff" * 32, address="10.0.0.8"))
+    # Whoever is on the list asks on, and one that is decided on makes room.
+    await store.write(partial(ask, identity=b"\x01" * 32))
+    await store.write(partial(decide, identity=b"\x01" * 32, state=State.APPROVED))
+    await store.write(partial(ask, identity=b"\xfe" * 32))
+    assert len(await store.read(approvals.every)) == 12
+
+
+async def test_what_nobody_repeats_for_a_day_makes_room(store: Store) -> None:
+    """And nothing else does: not a request that is repeated, nor one that was decided on."""
+    few = partial(ask, max_pending=3, max_address=3)
+    decided, repeated, stale, fresh, new = (bytes([n]) * 32 for n in range(5))
+    await store.write(partial(few, identity=decided))
+    await store.write(partial(decide, identity=decided, state=State.DENIED))
+    for identity in (repeated, stale):
+        await store.write(partial(few, identity=identity))
+    day = NOW + approvals.FORGOTTEN_AFTER
+    await store.write(partial(few, identity=repeated, at=day))
+    await store.write(partial(few, identity=fresh, at=day))
+    with pytest.raises(UnavailableError, match="3 requests wait"):
+        await store.write(partial(few, identity=new, at=day))
+    await store.write(partial(few, identity=new, at=day + timedelta(seconds=1)))
+    kept = {decided, repeated, fresh, new}
+    assert {one.identity for one in await store.read(approvals.every)} == kept
+    assert {one.identity for one in await store.read(approvals.history)} == kept
+
+
 async def test_an_identity_that_is_no_key_id_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         await store.write(partial(ask, identity=b"x" * 16))
