@@ -118,8 +118,7 @@ class Registering:
         facts = dict(self._facts())
         before = {} if full or self._said is None else self._said[1]
         changes = {name: value for name, value in facts.items() if before.get(name) != value}
-        known = self._memory.last
-        token = bytes.fromhex(known.token) if known.responder == responder.hex() else b""
+        token = self._memory.token(responder)
         # Kept until a registration is taken: a loss is found once, and an answer can fail.
         self._unheard.update(dict.fromkeys(self._lost()))
         lost = list(self._unheard)[:MAX_LOST]
@@ -151,7 +150,7 @@ class Registering:
         """A copied machine: start over with an identity of our own (F1)."""
         old = self._member.id
         self._member.keyring.renew_identity()
-        self._memory.keep(Registration())
+        self._memory.forget()
         self._said = None
         self._member.log.warning("identity.renewed", old=old, fingerprint=self._member.id)
         self._member.credential_changed()

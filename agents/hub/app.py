@@ -141,7 +141,7 @@ class Hub:
             case HeadNotice():
                 return await self.member.following.notice(channel, message)
             case Settings():
-                answer = self.settings.take(message)
+                answer = self.settings.take(channel, message)
                 self.tasks.spawn(tell(self._zones(), self.settings.message))
                 return answer
             case _:

@@ -206,7 +206,7 @@ class ZoneServer:
             case HeadNotice():
                 return await self.member.following.notice(channel, message)
             case Settings():
-                return self.settings.take(message)
+                return self.settings.take(channel, message)
             case _:
                 return Refused(reason="unknown", text=f"{type(message).__name__} is not for us")
 

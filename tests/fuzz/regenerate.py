@@ -139,7 +139,10 @@ def files() -> Mapping[str, bytes]:
         "setting/zeros": b"0" * 8 + b"9" * 30,
         "shared-settings/one": msgspec.json.encode([4, {"pki_client_tls_key_duration_days": "7"}]),
         "memory/one": msgspec.json.encode(
-            {"responder": "00" * 16, "token": "ff" * 16, "settings": {"a": "b"}}
+            {
+                "tokens": {"00" * 16: "ff" * 16},
+                "settings": {"PKIClientTLSKeyRenewalWindowHours": "4"},
+            }
         ),
         "address/name": b"server.example:14172",
         "address/v6": b"[::1]:14172",

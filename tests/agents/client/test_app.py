@@ -197,7 +197,7 @@ async def test_a_window_that_makes_no_sense_is_passed_over(tmp_path: Path, said:
         responding(site, clock) as responder,
         running(tmp_path, site, responder, clock) as client,
     ):
-        client.memory.keep(Registration(settings={WINDOW: said}))
+        client.memory.keep(Registration("aa", "01", {WINDOW: said}))
         assert client._policy().window == timedelta(hours=4)
-        client.memory.keep(Registration(settings={WINDOW: "9"}))
+        client.memory.keep(Registration("aa", "01", {WINDOW: "9"}))
         assert client._policy().window == timedelta(hours=9)

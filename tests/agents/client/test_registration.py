@@ -32,6 +32,7 @@ from tests.support.logs import logged
 from tests.support.loops import SteppedLoop, stepped
 
 PATH = Path("/state/registration.json")
+WINDOW = "PKIClientTLSKeyRenewalWindowHours"
 
 
 class FakeUplink:
@@ -89,7 +90,7 @@ class Case:
                 return Registered(
                     token=bytes([self.tokens]),
                     observed="192.0.2.1",
-                    settings={"n": str(self.tokens)},
+                    settings={WINDOW: str(self.tokens)},
                     head=self.head,
                     spread=7.0,
                 )
@@ -234,7 +235,7 @@ class TestToken:
             again = Memory(PATH, case.files).last
             assert again.responder == case.peer.name.id.hex()
             assert again.token == "01"
-            assert again.settings == {"n": "1"}
+            assert again.settings == {WINDOW: "1"}
 
         test()
 
