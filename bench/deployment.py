@@ -134,12 +134,20 @@ def encode_identity(identity: Identity) -> bytes:
     return sized[0] + (len(parts) - 1).to_bytes(4) + b"".join(sized[1:])
 
 
+def client_ca(server: Server) -> Issuer:
+    """Who signs clients."""
+    held = server.keyring.credential(Kind.CLIENT_CA)
+    if held is None:
+        raise LookupError("the server has no client CA")
+    return Issuer(held.key, held.chain)
+
+
 async def make(folder: Path, clients: int) -> None:
     """Found a deployment in an empty folder, with this many clients."""
     deployment = Deployment(folder)
     server = await open_server(deployment)
     try:
-        ca = server.authority.client_terms().issuer
+        ca = client_ca(server)
         number = iter(range(1, clients + 2))
         members = []
         for _ in range(clients):

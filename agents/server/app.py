@@ -28,6 +28,7 @@ from agents.responder.neighbourhoods import Policy as LinePolicy
 from agents.responder.records import AckRecord
 from agents.responder.registry import Registry
 from agents.responder.service import Service
+from agents.responder.signing import ClientSigning
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock, look_again
@@ -44,7 +45,7 @@ from agents.server.coverage import Component
 from agents.server.infrastructure import Infrastructure
 from agents.server.operations import ServerOperations
 from agents.server.settings import ROOT_AGE_WARNING, Settings
-from agents.server.signing import ApprovedSigning, ClientSigning
+from agents.server.signing import ApprovedSigning
 from agents.server.standby import Standby
 from agents.server.store import Store, approvals
 from agents.server.store.acks import AckTable
@@ -269,8 +270,14 @@ class Server:
         approved = ApprovedSigning(
             self.authority, self.store, self.clock, log, retry_after=self.config.pending_seconds
         )
+        clients = ClientSigning(
+            self.keyring,
+            self.clock,
+            policies=self.settings.policies,
+            renew_ca=partial(self.certify, Kind.CLIENT_CA, "too short for the client validity"),
+        )
         return {
-            Kind.CLIENT_TLS: ClientSigning(self.authority),
+            Kind.CLIENT_TLS: clients,
             **dict.fromkeys(APPROVED_ROLES, approved),
         }
 

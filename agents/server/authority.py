@@ -158,19 +158,6 @@ class Authority:
         """What the current root signs a certificate of this kind with."""
         return Terms(self.issuer(), self._policies()[kind])
 
-    def client_terms(self) -> Terms:
-        """What our client CA signs a client's certificate with (A6)."""
-        held = self._keyring.credential(Kind.CLIENT_CA)
-        if held is None:
-            raise StateError("no client CA yet")
-        return Terms(Issuer(held.key, held.chain), self._policies()[Kind.CLIENT_TLS])
-
-    def ca_too_short(self) -> bool:
-        """Whether a client's certificate would not live as long as it now should (A13)."""
-        held = self._keyring.credential(Kind.CLIENT_CA)
-        validity = self._policies()[Kind.CLIENT_TLS].validity
-        return held is not None and held.leaf.not_after < self._clock.now() + validity
-
     def reconcile(self) -> None:
         """Complete or undo what a crash left, so that keys and ledger agree."""
         chain = self.chain

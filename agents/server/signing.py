@@ -1,8 +1,9 @@
-"""Who signs what at a server: clients by the client CA, hubs and zone servers by the root.
+"""Who signs hubs' and zone servers' keys at a server: the root, after approval (I2).
 
-A client is admitted as it comes. A hub or a zone server is put on the list of pending requests
-with the fingerprint of its identity key, and gets certificates only after an administrator has
-compared and approved it (I2); a denial or a revocation holds until it is decided otherwise.
+A hub or a zone server is put on the list of pending requests with the fingerprint of its
+identity key, and gets certificates only after an administrator has compared and approved it; a
+denial or a revocation holds until it is decided otherwise. Clients are admitted as they come
+(`agents.responder.signing`).
 """
 
 from agents.responder.enrolment import APPROVED_ROLES, Applicant, Terms
@@ -16,26 +17,7 @@ from pki import keys
 from pki.certificates import Kind
 from protocol.messages import Pending, Refused
 
-__all__ = ["ApprovedSigning", "ClientSigning"]
-
-
-class ClientSigning:
-    """Clients' keys, by our client CA (A6)."""
-
-    def __init__(self, authority: Authority) -> None:
-        self._authority = authority
-
-    async def admit(self, applicant: Applicant) -> Pending | Refused | None:
-        """Everybody who has a bundle."""
-        return None
-
-    async def terms(self, kind: Kind) -> Terms:
-        """The client CA; one that is too short for a newly set validity is replaced first."""
-        terms = self._authority.client_terms()
-        if self._authority.ca_too_short():
-            await self._authority.certify(Kind.CLIENT_CA, "too short for the client validity")
-            terms = self._authority.client_terms()
-        return terms
+__all__ = ["ApprovedSigning"]
 
 
 class ApprovedSigning:

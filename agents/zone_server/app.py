@@ -31,6 +31,7 @@ from agents.responder.neighbourhoods import Policy as LinePolicy
 from agents.responder.records import AckRecord
 from agents.responder.registry import Registry
 from agents.responder.service import Service
+from agents.responder.signing import ClientSigning
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
@@ -43,7 +44,6 @@ from agents.runtime.tasks import Tasks, until_stopped
 from agents.zone_server.config import Config
 from agents.zone_server.records import ZoneRecords
 from agents.zone_server.reporting import Reporting
-from agents.zone_server.signing import ZoneSigning
 from pki.certificates import Kind
 from pki.keys import KeyId
 from pki.names import Role
@@ -121,7 +121,7 @@ class ZoneServer:
             longest=config.registration_seconds,
             settings=self._client_settings,
         )
-        signing = ZoneSigning(
+        signing = ClientSigning(
             keyring,
             clock,
             policies=self.settings.policies,

@@ -14,11 +14,11 @@ from agents.responder.neighbourhoods import Policy as LinePolicy
 from agents.responder.records import AckRecord, ClientRecord, IssuedRecord
 from agents.responder.registry import Registry
 from agents.responder.service import Service
+from agents.responder.signing import ClientSigning
 from agents.runtime import logs
 from agents.runtime.channel import Channel, Handler
 from agents.runtime.errors import UnavailableError
 from agents.runtime.listener import Listener
-from agents.zone_server.signing import ZoneSigning
 from pki import rotation
 from pki.certificates import Kind
 from pki.names import Role
@@ -86,7 +86,7 @@ class Responder:
         )
         self.enrolment = Enrolment(
             {
-                Kind.CLIENT_TLS: ZoneSigning(
+                Kind.CLIENT_TLS: ClientSigning(
                     self.member.keyring,
                     clock,
                     policies=lambda: rotation.policies(rotation.SETTINGS)[0],

@@ -124,7 +124,7 @@ def test_an_ipv4_address_written_as_ipv6_is_the_ipv4_address() -> None:
     ],
 )
 def test_what_is_no_address_is_refused_before_it_can_reach_a_plan(address: str) -> None:
-    with pytest.raises(ValueError, match="does not appear to be|names a zone"):
+    with pytest.raises(ValueError, match=r"does not appear to be|names a zone"):
         member(1, address)
 
 

@@ -1,5 +1,6 @@
 """The server's roots: the first start, new roots, revocations, and a crash at any moment."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from pki import certificates, heads, keys, ledger
 from pki.certificates import NEVER, Kind
 from pki.entries import Rotate
 from pki.errors import RefusedError, UntrustedError
+from protocol.messages import Issued
 from tests.support.clock import START, FakeClock
 from tests.support.components import Component
 from tests.support.files import Crash, Failure, MemoryFiles
@@ -509,6 +511,26 @@ async def test_a_client_ca_too_short_for_a_new_validity_is_replaced_before_it_si
         assert ca.key_id != before.leaf.key_id
         assert leaf.not_after - clock.now() == timedelta(days=300)
         assert ca.not_after >= leaf.not_after
+
+
+@pytest.mark.req("A13")
+async def test_two_clients_at_once_have_a_short_client_ca_replaced_once(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        before = await server.issued.count_by_issuer()
+        await server.settings.set(
+            "pki_client_tls_key_duration_days", "300", actor="test", at=clock.now()
+        )
+        answers = await asyncio.gather(
+            *(enrolled(server, Component(), Kind.CLIENT_TLS) for _ in range(8))
+        )
+        after = await server.issued.count_by_issuer()
+        assert after["root"] == before["root"] + 1  # one client CA
+        leaves = [
+            certificates.read(answer.chain[0]) for answer in answers if isinstance(answer, Issued)
+        ]
+        assert len(leaves) == 8
+        assert {leaf.not_after for leaf in leaves} == {clock.now() + timedelta(days=300)}
 
 
 async def test_own_issues_are_on_record_before_they_are_in_use(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agents.responder.enrolment import Applicant
 from agents.server.app import Server
-from agents.server.signing import ApprovedSigning, ClientSigning
+from agents.server.signing import ApprovedSigning
 from agents.server.store import approvals
 from agents.server.store.approvals import State
 from pki import certificates
@@ -132,10 +131,7 @@ async def test_the_first_request_is_one_line_with_the_fingerprint(tmp_path: Path
     assert (line["peer_role"], line["host"]) == ("hub", "hub-1")
 
 
-async def test_the_rooms_say_who_they_admit(server: Server) -> None:
-    component = Component()
-    applicant = Applicant(Kind.CLIENT_TLS, component.id, component.spki, "host", "127.0.1.11")
-    assert await ClientSigning(server.authority).admit(applicant) is None
+async def test_hubs_keys_are_signed_by_the_root(server: Server) -> None:
     signing = ApprovedSigning(
         server.authority, server.store, server.clock, server.member.log, retry_after=RETRY
     )
