@@ -169,7 +169,7 @@ def talk(sock: socket.socket, link: Link, *, asks: bool) -> Talk:
                     return said
                 case Received(message=message):
                     said.heard.append(message)
-                    if isinstance(message, LedgerGet):
+                    if isinstance(message, LedgerGet) and link.state is State.OPEN:
                         link.send(
                             LedgerEntries(
                                 slot=message.slot, first=message.n, entries=[], call=message.call
