@@ -50,6 +50,7 @@ __all__ = [
     "Proposal",
     "check_issued",
     "issue",
+    "serial",
 ]
 
 MIN_LIFE: Final = timedelta(hours=1)
@@ -159,6 +160,15 @@ DEFAULT: Final[tuple[Constraint, ...]] = (
     life_is_long_enough,
 )
 """What every certificate has to satisfy."""
+
+
+def serial(random: Callable[[int], bytes]) -> int:
+    """A serial number: 121 bits, the topmost one set, so that its length never varies.
+
+    Args:
+        random: Gives as many random bytes as it is asked for; it is asked for 15.
+    """
+    return int.from_bytes(random(15), "big") | 1 << 120
 
 
 def issue(

@@ -19,21 +19,19 @@ key, so a stolen certificate cannot prolong itself.
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
+from agents.responder.issuing import Issuing, Terms
 from agents.responder.nonces import Nonces
-from agents.responder.records import IssuanceRecord, IssuedRecord
+from agents.responder.records import IssuanceRecord
 from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError, UnavailableError
 from agents.runtime.logs import Logger
-from pki import certificates, enrolment, issuance, keys
+from pki import enrolment, keys
 from pki.certificates import Kind
 from pki.errors import PKIError, SignatureError
-from pki.issuance import Issuer
 from pki.keys import KeyId
 from pki.names import Name, Role
-from pki.rotation import Policy
 from protocol.messages import Enrol, Issued, Nonce, NonceGet, Pending, Refused
 
 __all__ = ["Applicant", "Enrolment", "Signing", "Terms"]
@@ -69,14 +67,6 @@ class Applicant:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a certificate is issued with."""
-
-    issuer: Issuer
-    policy: Policy
-
-
 class Signing(Protocol):
     """Who signs certificates of one kind, for whom, and on what terms."""
 
@@ -109,7 +99,7 @@ class Enrolment:
     Args:
         signing: who signs each kind.
         most: requests that may be at work at once.
-        random: gives serial numbers.
+        random: gives nonces and serial numbers.
     """
 
     def __init__(
@@ -125,11 +115,12 @@ class Enrolment:
     ) -> None:
         self._signing = signing
         self._deployment = deployment
-        self._record = record
         self._clock = clock
         self._log = log
         self._most = most
-        self._random = random
+        self._issuing = Issuing(
+            deployment=deployment, record=record, clock=clock, log=log, random=random
+        )
         self._nonces = Nonces(clock, random=random)
         self._at_work = 0
         self._busy = 0.0
@@ -192,7 +183,9 @@ class Enrolment:
         held_up = await signing.admit(applicant)
         if held_up is not None:
             return held_up
-        issued = await self._issue(kind, component, message, await signing.terms(kind))
+        terms = await signing.terms(kind)
+        chain = await self._issuing.issue(kind, component, message.csr, terms)
+        issued = Issued(chain=list(chain), window=int(terms.policy.window.total_seconds()))
         # Whoever was revoked since was denied what was on record then: this must not leave.
         return await signing.admit(applicant) or issued
 
@@ -216,51 +209,6 @@ class Enrolment:
             except SignatureError:
                 continue
         raise SignatureError("the identity key did not sign this request on this link")
-
-    async def _issue(self, kind: Kind, component: bytes, message: Enrol, terms: Terms) -> Issued:
-        now = self._clock.now()
-        request = certificates.parse_request(message.csr)
-        name = certificates.name_of(self._deployment, kind, component)
-        der = issuance.issue(
-            terms.issuer,
-            request,
-            kind=kind,
-            name=name,
-            validity=terms.policy.validity,
-            now=now,
-            serial=int.from_bytes(self._random(16)) | 1 << 120,
-        )
-        await self.record(kind, component, der, terms.issuer, now)
-        return Issued(
-            chain=[der, *terms.issuer.chain], window=int(terms.policy.window.total_seconds())
-        )
-
-    async def record(
-        self, kind: Kind, component: bytes, der: bytes, issuer: Issuer, now: datetime
-    ) -> None:
-        """Put an issue on record; the certificate may leave when this returns."""
-        leaf = certificates.read(der)
-        issued = IssuedRecord(
-            serial=leaf.serial,
-            kind=kind.value,
-            holder=component,
-            key_id=leaf.key_id,
-            issuer=certificates.read(issuer.chain[0]).key_id,
-            root=certificates.read(issuer.chain[-1]).key_id,
-            not_before=leaf.not_before,
-            not_after=leaf.not_after,
-            at=now,
-        )
-        await self._record.record(issued)
-        self._log.info(
-            "certificate.issued",
-            kind=kind.value,
-            holder=component.hex(),
-            fingerprint=leaf.fingerprint,
-            issuer=issued.issuer.hex(),
-            root=issued.root.hex(),
-            not_after=leaf.not_after.isoformat(),
-        )
 
 
 def _is_kind(text: str) -> bool:

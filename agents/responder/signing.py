@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Final
 
 from agents.member.keyring import Keyring
-from agents.responder.enrolment import Applicant, Terms
+from agents.responder.enrolment import Applicant
+from agents.responder.issuing import Terms
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
 from pki.certificates import Kind

@@ -23,8 +23,8 @@ from datetime import UTC, datetime, timedelta
 
 from agents.member.keyring import Keyring
 from agents.member.trust import Trust
-from agents.responder.enrolment import Terms
-from agents.responder.records import IssuanceRecord, IssuedRecord
+from agents.responder.issuing import Issuing, Terms
+from agents.responder.records import IssuanceRecord
 from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError
 from agents.runtime.logs import Logger
@@ -37,7 +37,7 @@ from pki.keys import KeyId, PrivateKey
 from pki.ledger import Chain
 from pki.rotation import Policy
 
-__all__ = ["OWN_KINDS", "STANDBY_KEYS", "Authority", "found", "serial"]
+__all__ = ["OWN_KINDS", "STANDBY_KEYS", "Authority", "found"]
 
 STANDBY_KEYS = entries.DEPTH
 OWN_KINDS = (Kind.CLIENT_CA, Kind.SERVER_TLS, Kind.MESSAGE_SIGNING)
@@ -76,7 +76,7 @@ def found(
         keyring.keep_roots({keys.key_id(key.public_key()): key})
     (root_id,) = keyring.root_ids
     root_key = _held(keyring, root_id)
-    root = certificates.make_root(root_key, fqdn, 0, now, serial(random))
+    root = certificates.make_root(root_key, fqdn, 0, now, issuance.serial(random))
     return ledger.make_genesis(
         root,
         root_key,
@@ -85,11 +85,6 @@ def found(
         time=int(now.timestamp()),
         audit=bytes(32),
     )
-
-
-def serial(random: Random) -> int:
-    """A serial number: 121 bits, the topmost one set, so that its length never varies."""
-    return int.from_bytes(random(15), "big") | 1 << 120
 
 
 class Authority:
@@ -122,7 +117,9 @@ class Authority:
         self._fqdn = fqdn
         self._clock = clock
         self._log = log
-        self._record = record
+        self._issuing = Issuing(
+            deployment=trust.deployment, record=record, clock=clock, log=log, random=random
+        )
         self._policies = policies
         self._random = random
 
@@ -187,47 +184,23 @@ class Authority:
         Raises:
             StateError: the root's key is not here, or its certificate has not begun.
         """
-        now = self._clock.now()
         terms = self.terms(kind)
         key = self._keyring.prepare(kind)
-        request = certificates.parse_request(certificates.make_request(key, kind))
-        name = certificates.name_of(self._trust.deployment, kind, self._keyring.id)
+        csr = certificates.make_request(key, kind)
         try:
-            der = issuance.issue(
-                terms.issuer,
-                request,
-                kind=kind,
-                name=name,
-                validity=terms.policy.validity,
-                now=now,
-                serial=serial(self._random),
-            )
+            chain = await self._issuing.issue(kind, self._keyring.id, csr, terms)
         except RefusedError as exc:
             raise StateError(
                 f"no {kind} key can be signed: {exc}",
                 hint="set the clock; if it was wrong when that root was made, make a new root",
             ) from exc
-        leaf = certificates.read(der)
-        root = self.chain.current_root.key_id
-        await self._record.record(
-            IssuedRecord(
-                serial=leaf.serial,
-                kind=kind.value,
-                holder=self._keyring.id,
-                key_id=leaf.key_id,
-                issuer=root,
-                root=root,
-                not_before=leaf.not_before,
-                not_after=leaf.not_after,
-                at=now,
-            )
-        )
-        self._keyring.activate(kind, (der, *terms.issuer.chain), terms.policy.window)
+        leaf, root = certificates.read(chain[0]), certificates.read(chain[-1])
+        self._keyring.activate(kind, chain, terms.policy.window)
         self._log.info(
             "key.activated",
             kind=kind.value,
             fingerprint=leaf.fingerprint,
-            root=root.hex(),
+            root=root.fingerprint,
             not_after=leaf.not_after,
             reason=reason,
         )
@@ -247,7 +220,7 @@ class Authority:
         self._standby.save({**standby, keys.key_id(further.public_key()): further})
         self._keyring.keep_roots({current.key_id: current_key, chain.state.next[0]: new_key})
         root = certificates.make_root(
-            new_key, self._fqdn, len(chain.roots), now, serial(self._random)
+            new_key, self._fqdn, len(chain.roots), now, issuance.serial(self._random)
         )
         longer = ledger.make_rotate(
             chain,

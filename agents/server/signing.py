@@ -6,7 +6,8 @@ denial or a revocation holds until it is decided otherwise. Clients are admitted
 (`agents.responder.signing`).
 """
 
-from agents.responder.enrolment import APPROVED_ROLES, Applicant, Terms
+from agents.responder.enrolment import APPROVED_ROLES, Applicant
+from agents.responder.issuing import Terms
 from agents.runtime.clock import Clock
 from agents.runtime.errors import AgentError
 from agents.runtime.logs import Logger

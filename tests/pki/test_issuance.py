@@ -114,6 +114,18 @@ class TestIssued:
     def test_the_longest_serial_number(self) -> None:
         assert read(leaf(Kind.SERVER_TLS, serial=(1 << 159) - 1)).serial == (1 << 159) - 1
 
+    @pytest.mark.parametrize("drawn", [bytes(15), b"\xff" * 15], ids=["zeros", "ones"])
+    def test_a_serial_number_is_of_one_length_whatever_is_drawn(self, drawn: bytes) -> None:
+        asked: list[int] = []
+
+        def random(count: int) -> bytes:
+            asked.append(count)
+            return drawn
+
+        number = issuance.serial(random)
+        assert (asked, number.bit_length()) == ([15], 121)
+        assert number == int.from_bytes(b"\x01" + drawn)
+
 
 class TestRefused:
     @pytest.mark.req("A5")

@@ -533,6 +533,16 @@ async def test_two_clients_at_once_have_a_short_client_ca_replaced_once(tmp_path
         assert {leaf.not_after for leaf in leaves} == {clock.now() + timedelta(days=300)}
 
 
+async def test_own_issues_are_said_as_any_other(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        with logged() as lines:
+            await server.certify(Kind.SERVER_TLS, "test")
+        held = server.keyring.credential(Kind.SERVER_TLS)
+        assert held is not None
+        said = {line["event"]: line["fingerprint"] for line in lines if "fingerprint" in line}
+        assert said["certificate.issued"] == said["key.activated"] == held.leaf.fingerprint
+
+
 async def test_own_issues_are_on_record_before_they_are_in_use(tmp_path: Path) -> None:
     async with prepared(tmp_path) as server:
         before = server.keyring.credential(Kind.SERVER_TLS)
