@@ -95,7 +95,7 @@ class Server:
         self.clock = clock
         self.store = store
         self._files = files
-        self.fqdn = config.fqdn or socket.getfqdn()
+        self.fqdn = _fqdn(config)
         self.tasks = Tasks(clock, log)
         self.settings = Settings(store)
         standby_key = config.standby / "standby.key"
@@ -412,6 +412,22 @@ class Server:
         self.announcing.settings()
         for renewal in self.renewals.values():
             renewal.poke()
+
+
+def _fqdn(config: Config) -> str:
+    """The name in the roots.
+
+    Raises:
+        StateError: there is no room for it in a certificate.
+    """
+    name = config.fqdn or socket.getfqdn()
+    if not 0 < len(name) <= certificates.MAX_FQDN:
+        raise StateError(
+            f"the name of this server, {name!r:.80}, has {len(name)} characters, and a root has"
+            f" room for {certificates.MAX_FQDN}",
+            hint="set fqdn in its configuration",
+        )
+    return name
 
 
 def _private_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from agents.runtime.notify import Notifier
 from agents.server import app
 from agents.server.app import Server, run
 from agents.server.operations import ServerOperations
+from agents.server.store import Store
 from pki import certificates, heads
 from pki.certificates import Kind
 from protocol.messages import Issued
@@ -54,6 +56,24 @@ async def pass_hours(server: Server, clock: FakeClock, hours: int) -> None:
         while head_time(server) == before:  # the store answers on another thread
             await server.store.read(lambda _: None)
             await settle()
+
+
+@pytest.mark.req("A1")
+@pytest.mark.parametrize("length", [54, 250])
+async def test_a_machine_whose_name_is_too_long_for_a_root_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: "x" * length)
+    config = replace(config_in(tmp_path), fqdn="")
+    config.state.mkdir(mode=0o700)
+    store = Store.open(tmp_path / "server.db")
+    try:
+        with pytest.raises(StateError, match="has room for 53") as refusal:
+            Server(config, FakeClock(), store)
+    finally:
+        store.close()
+    assert "set fqdn" in refusal.value.hint
+    assert list(config.state.iterdir()) == []  # no key, no ledger
 
 
 @pytest.mark.req("B10")
