@@ -14,6 +14,7 @@ import click
 from agents.cli.client import Client
 from agents.cli.tables import Column, date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
+from agents.member.fingerprints import same_deployment
 from agents.runtime.config import DEFAULT_PORT
 from agents.runtime.errors import AgentError, Exit
 
@@ -86,7 +87,9 @@ def export(terminal: Terminal, file: Path, given: Sequence[str]) -> None:
 def inspect(terminal: Terminal, file: Path, expect_fingerprint: str | None) -> None:
     """Verify a bundle and show what is in it; needs no server."""
     opened = open_bundle_file(file)
-    if expect_fingerprint is not None and expect_fingerprint.lower() != opened.fingerprint:
+    if expect_fingerprint is not None and not same_deployment(
+        expect_fingerprint, opened.fingerprint
+    ):
         raise WrongDeploymentError(
             f"{file} is of deployment {opened.fingerprint}, expected {expect_fingerprint!r:.80}",
             hint="do not install it; compare with what `anchorline bundle export` printed",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agents.member.acknowledgement import Acknowledgement
 from agents.member.contexts import Contexts
+from agents.member.fingerprints import same_deployment
 from agents.member.following import Following, Relay
 from agents.member.keyring import Credential, Keyring
 from agents.member.requesting import Standing, request_certificate
@@ -62,7 +63,7 @@ def open_bundle_file(path: Path, *, files: Files, expect: str | None) -> bundles
         bundle = bundles.open_bundle(files.read_file(path, max_bytes=MAX_BUNDLE))
     except PKIError as exc:
         raise StateError(f"init bundle {path} is refused: {exc}", hint=hint) from exc
-    if expect is not None and bundle.fingerprint != expect:
+    if expect is not None and not same_deployment(expect, bundle.fingerprint):
         raise StateError(
             f"init bundle {path} is of deployment {bundle.fingerprint}, expected {expect}",
             hint="compare with the fingerprint that `anchorline bundle export` printed",
