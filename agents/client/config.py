@@ -12,6 +12,7 @@ from agents.member.options import (
     state_option,
 )
 from agents.runtime.config import DEFAULT_PORT, REQUIRED, HostPort, option
+from agents.runtime.logs import Level
 
 __all__ = ["Config"]
 
@@ -46,5 +47,13 @@ class Config:
     ping: float = option(
         20.0, "Interval of the probe on each standing link.", "seconds", minimum=0.1, maximum=300
     )
-    log: Path | None = log_option()
-    log_level: str = log_level_option()
+    log: Path | None = log_option("client")
+    log_level: Level | None = log_level_option()
+
+    def __post_init__(self) -> None:
+        """Refuse what the options say together."""
+        if self.registration_min > self.registration_max:
+            raise ValueError(
+                f"registration_min is {self.registration_min:g}, above registration_max, which is"
+                f" {self.registration_max:g}"
+            )

@@ -12,6 +12,7 @@ from agents.member.options import (
     state_option,
 )
 from agents.runtime.config import REQUIRED, HostPort, option
+from agents.runtime.logs import Level
 
 __all__ = ["Config"]
 
@@ -30,5 +31,5 @@ class Config:
     state: Path = state_option("hub")
     bundle: Path = bundle_option()
     expect_fingerprint: str | None = fingerprint_option()
-    log: Path | None = log_option()
-    log_level: str = log_level_option()
+    log: Path | None = log_option("hub")
+    log_level: Level | None = log_level_option()

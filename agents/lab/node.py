@@ -46,7 +46,7 @@ class NodeConfig(Protocol):
         ...
 
     @property
-    def log_level(self) -> str:
+    def log_level(self) -> str | None:
         """How much is logged."""
         ...
 
@@ -109,7 +109,7 @@ def run_node(role: str, config: Path, page: int | Path, socket_fd: int) -> int:
     except (AgentError, ValueError) as exc:
         return report(exc)
     try:
-        logs.configure(role, clock=clock, path=read.log, level=read.log_level)
+        logs.configure(role, clock=clock, path=read.log, level=read.log_level or "info")
     except AgentError as exc:
         return report(exc)
     return run(partial(_live, daemon, read, clock, lost), clock=clock, notifier=Readiness(clock))

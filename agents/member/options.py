@@ -34,19 +34,21 @@ def bundle_option() -> Any:  # noqa: ANN401
 
 def fingerprint_option() -> Any:  # noqa: ANN401
     """Which deployment the bundle has to be of."""
-    return option(None, "Deployment fingerprint that the bundle must have; refused otherwise.")
+    return option(
+        None, "Deployment fingerprint that the bundle must have, refused otherwise; empty: any."
+    )
 
 
-def log_option() -> Any:  # noqa: ANN401
+def log_option(role: str) -> Any:  # noqa: ANN401
     """Where log lines go."""
     return option(
-        None, "Log file; without one, standard error.", example="/var/log/anchorline/anchorline.log"
+        None, "Log file; empty: standard error.", example=f"/var/log/anchorline/{role}.log"
     )
 
 
 def log_level_option() -> Any:  # noqa: ANN401
     """How much is logged."""
-    return option("info", "debug, info, warning or error.")
+    return option(None, "How much is logged; empty: what the bundle says, otherwise info.")
 
 
 def not_empty(value: Sized) -> str | None:

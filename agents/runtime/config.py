@@ -16,6 +16,8 @@ at once, because a person who corrects one mistake a start has a bad morning.
 
 Types of options: `str`, `int`, `float`, `bool`, `Path`, `HostPort`, a `StrEnum`, a list of one of
 these (`list[str]` or `tuple[str, ...]`), any of these or None, and another dataclass: a table.
+Of an option that may be None, the empty text is None: so each line of a sample that is shown
+behind a `#` means the same without it.
 """
 
 import dataclasses
@@ -85,7 +87,7 @@ def option(
         unit: Unit of a number, for example "seconds".
         minimum: Smallest number allowed.
         maximum: Largest number allowed.
-        example: What the sample says where there is no default.
+        example: What the sample sets where there is no default, or says where there is one.
         check: Returns what is wrong with a value of the right type, or None.
     """
     metadata = {"option": _Option(doc, unit, minimum, maximum, example, check)}
@@ -192,6 +194,8 @@ def _value(
     base: Path | None,
     problems: list[str],
 ) -> object:
+    if got == "" and type(None) in typing.get_args(kind):
+        return None
     kind = _without_none(kind)
     if dataclasses.is_dataclass(kind) and kind is not HostPort:
         if not isinstance(got, dict):
@@ -350,7 +354,8 @@ def render_sample(cls: type[Any], values: Mapping[str, object] | None = None) ->
     """Return a commented file that `load` accepts as it is.
 
     Each option stands there with what it is for. A default is shown behind a `#`, so that a
-    later version may have a better one; an option without default is set to its example.
+    later version may have a better one; an option without default is set to its example. Where
+    the default says little (none, an empty list), the comment has the example.
 
     Args:
         cls: The dataclass of the configuration.
@@ -377,19 +382,17 @@ def _sample(
             continue
         key = prefix + field.name
         described: _Option | None = field.metadata.get("option")
-        lines += ["", *_comment(_sample_doc(kind, described))]
         default = field.default_factory() if callable(field.default_factory) else field.default
+        example = described.example if described and default is not MISSING else None
+        lines += ["", *_comment(_sample_doc(kind, described, example))]
         if key in values:
             unused.discard(key)
             lines.append(f"{field.name} = {_toml(values[key])}")
         elif default is MISSING:
             example = described.example if described else None
             lines.append(f"{field.name} = {_toml(example)}")
-        elif default is None:
-            example = described.example if described else None
-            lines.append(f"#{field.name} = {_toml(example if example is not None else '')}")
         else:
-            lines.append(f"#{field.name} = {_toml(default)}")
+            lines.append(f"#{field.name} = {_toml('' if default is None else default)}")
     for field, kind in tables:
         described = field.metadata.get("option")
         lines += ["", *_comment(described.doc if described else kind.__doc__ or "")]
@@ -397,9 +400,11 @@ def _sample(
         _sample(kind, f"{prefix}{field.name}.", lines, values, unused)
 
 
-def _sample_doc(kind: _Kind, described: _Option | None) -> str:
+def _sample_doc(kind: _Kind, described: _Option | None, example: object) -> str:
     doc = described.doc if described else ""
     expected = _expected(kind, described)
+    if example is not None:
+        expected += f", such as {_toml(example)}"
     return f"{doc} ({expected[0].upper()}{expected[1:]}.)".strip()
 
 

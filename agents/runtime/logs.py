@@ -29,7 +29,7 @@ import threading
 import traceback
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path, PurePath
 from typing import IO, Any, Protocol
 
@@ -43,6 +43,7 @@ __all__ = [
     "COMMON",
     "LEVELS",
     "MAX_TEXT",
+    "Level",
     "Logger",
     "capture",
     "configure",
@@ -54,7 +55,17 @@ __all__ = [
     "silence",
 ]
 
-LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+class Level(StrEnum):
+    """How much is logged: this and what is worse."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+LEVELS: Mapping[str, int] = {level.value: 10 * (n + 1) for n, level in enumerate(Level)}
 """The levels, and how they compare."""
 
 COMMON = ("ts", "level", "event", "role", "id", "lost", "traceback")

@@ -5,15 +5,23 @@ from pathlib import Path
 
 from agents.runtime.admission import Admission
 from agents.runtime.config import DEFAULT_PORT, HostPort, option, table
+from agents.runtime.logs import Level
+from pki.certificates import MAX_FQDN
 
 __all__ = ["Config"]
+
+
+def _fits_a_root(fqdn: str) -> str | None:
+    return None if len(fqdn) <= MAX_FQDN else f"expected at most {MAX_FQDN} characters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A server: holds the roots, signs, and answers clients, hubs and administrators."""
 
-    fqdn: str = option("", "Name of this server in its roots; empty: this machine's own.")
+    fqdn: str = option(
+        "", "Name of this server in its roots; empty: this machine's own.", check=_fits_a_root
+    )
     state: Path = option(Path("/var/lib/anchorline/server"), "State directory.")
     standby: Path = option(
         Path("/var/lib/anchorline/standby"),
@@ -23,8 +31,10 @@ class Config:
     socket: Path = option(
         Path("/run/anchorline/server.sock"), "Unix socket of the administration API."
     )
-    log: Path | None = option(None, "Log file; without one, standard error.")
-    log_level: str = option("info", "debug, info, warning or error.")
+    log: Path | None = option(
+        None, "Log file; empty: standard error.", example="/var/log/anchorline/server.log"
+    )
+    log_level: Level = option(Level.INFO, "How much is logged.")
     registration_seconds: float = option(
         90.0,
         "Longest interval between two registrations of a client.",

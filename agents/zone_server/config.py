@@ -12,6 +12,7 @@ from agents.member.options import (
 )
 from agents.runtime.admission import Admission
 from agents.runtime.config import DEFAULT_PORT, HostPort, option, table
+from agents.runtime.logs import Level
 
 __all__ = ["Config"]
 
@@ -35,8 +36,8 @@ class Config:
         minimum=1,
         maximum=3600,
     )
-    log: Path | None = log_option()
-    log_level: str = log_level_option()
+    log: Path | None = log_option("zone-server")
+    log_level: Level | None = log_level_option()
     admission: Admission = table(
         Admission,
         "How many may be at each port at once. Who is one too many is told when to come back.",

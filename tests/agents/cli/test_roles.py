@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import tomllib
@@ -64,10 +65,19 @@ def test_five_mistakes_are_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text(
         'servers = "one"\nlisten = 5\nregistration_min = -1\nprot = 3\nlog_levle = "info"\n'
+        'log_level = "loud"\n'
     )
     ended = call("client", "config", "check", "--config", str(file))
     assert (ended.code, ended.out) == (2, "")
-    for word in ("5 problems", "servers", "listen", "registration_min", "prot", "log_level?"):
+    for word in (
+        "6 problems",
+        "log_level: got 'loud'",
+        "servers",
+        "listen",
+        "registration_min",
+        "prot",
+        "log_level?",
+    ):
         assert word in ended.err
 
 
@@ -89,7 +99,31 @@ def test_a_level_that_is_none_is_refused(role: str, tmp_path: Path) -> None:
     file.write_text(f'log_level = "loud"\n{text}')
     ended = call(role, "config", "check", "--config", str(file))
     assert (ended.code, ended.out) == (2, "")
-    assert "log_level: got 'loud', expected one of debug, info" in ended.err
+    assert 'log_level: got \'loud\', expected one of "debug", "info"' in ended.err
+
+
+SHOWN = [
+    (role, line)
+    for role in ROLES
+    for line in (SAMPLES / f"{role}.toml").read_text(encoding="utf-8").splitlines()
+    if re.match(r"#[a-z_]+ = ", line)
+]
+
+
+@pytest.mark.parametrize(("role", "line"), SHOWN, ids=[f"{r} {x[1:30]}" for r, x in SHOWN])
+def test_each_default_that_a_sample_shows_is_the_default(role: str, line: str) -> None:
+    text = (SAMPLES / f"{role}.toml").read_text(encoding="utf-8")
+    shown = "\n".join(each[1:] if each == line else each for each in text.splitlines())
+    assert shown != text
+    assert load(shown, config_class(role)) == load(text, config_class(role))
+
+
+def test_what_two_options_say_together_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "client.toml"
+    file.write_text('servers = ["a"]\nregistration_min = 60\nregistration_max = 30.5\n')
+    ended = call("client", "config", "check", "--config", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert "registration_min is 60, above registration_max, which is 30.5" in ended.err
 
 
 LOADED = """

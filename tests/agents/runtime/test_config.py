@@ -135,8 +135,25 @@ def test_each_problem(line: str, problem: str) -> None:
     assert problems(f'state = "/s"\n{line}') == [problem]
 
 
-def test_an_empty_path_is_none() -> None:
+def test_an_empty_path_is_no_path() -> None:
     assert problems('state = ""') == ["state: got '', expected a path"]
+
+
+@dataclass(frozen=True, slots=True)
+class Optional:
+    """Options that may be None, of every type."""
+
+    text: str | None = option(None, "Text.")
+    path: Path | None = option(None, "Path.")
+    address: HostPort | None = option(None, "Address.")
+    level: Level | None = option(None, "Level.")
+    number: int | None = option(None, "Number.", minimum=1)
+    names: list[str] | None = option(None, "Names.", check=lambda _: "never asked about nothing")
+
+
+@pytest.mark.parametrize("name", Optional.__dataclass_fields__)
+def test_an_empty_text_is_none_where_none_may_be(name: str) -> None:
+    assert load(f'{name} = ""', Optional) == Optional()
 
 
 def test_hostile_text_is_quoted_and_cut() -> None:
@@ -235,8 +252,8 @@ state = "/var/lib/anchorline/client"
 # Whether to link to neighbours. (True or false.)
 #peers = true
 
-# Name shown to operators. (A text.)
-#host = "pc-1"
+# Name shown to operators. (A text, such as "pc-1".)
+#host = ""
 
 # Limits of links.
 [links]
@@ -258,7 +275,7 @@ def test_the_sample_works_as_it_is_and_shows_the_defaults() -> None:
     assert config == Config(Path("/var/lib/anchorline/client"))
     shown = SAMPLE.replace("\n#", "\n").replace("\n ", "\n# ").replace("\n\n#", "\n#")
     shown = "\n".join(line for line in shown.splitlines() if not line.startswith("# "))
-    active = load(shown.replace('host = "pc-1"', "").removeprefix("# A client."), Config)
+    active = load(shown.removeprefix("# A client."), Config)
     assert active == config
 
 
