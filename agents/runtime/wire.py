@@ -23,6 +23,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
@@ -261,7 +262,8 @@ class Wire(asyncio.BufferedProtocol):
         if self._ended and not self._lingering:
             self._lingering = True
             self._timer = self._loop.call_later(LINGER, self.abort)
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer has gone already
+                transport.write_eof()
         elif self._crowded and not self._socket_full:
             self._crowded = False
             self.owner.link_writable()
