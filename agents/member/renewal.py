@@ -3,8 +3,8 @@
 `pki.rotation.next_step` decides: wait until a date, or obtain now. This room waits and obtains,
 one task a kind. Between two attempts it waits for a *policy* date too, so that a component that
 cannot reach its issuer does not hold up a clock that is stepped; and any change of trust or of
-policy is looked at without waiting. A wait that was computed while the clock was ahead ends when
-it would have ended then, and not years later (`look_again`).
+policy is looked at without waiting. So is a clock that was set back (`look_again`): what was
+computed while it was ahead would last for as long as it was ahead.
 
 After a rotation every certificate under an older root is renewed, at a time drawn once from the
 component's id and the new root within the spread that the responder announced (B13).
@@ -21,6 +21,7 @@ from agents.runtime.clock import Clock, look_again
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger
 from agents.runtime.trace import tracing
+from agents.runtime.trouble import Trouble
 from pki import rotation
 from pki.certificates import Kind
 from pki.keys import KeyId
@@ -62,6 +63,7 @@ class Renewal:
         self._policy = policy
         self._spread = spread
         self._poked = asyncio.Event()
+        self._trouble = Trouble()
         self._asked = False
         self._root_seen: KeyId | None = None
         self._not_before: datetime | None = None
@@ -117,8 +119,12 @@ class Renewal:
             with self._clock.hold(), tracing(cause):
                 await self._obtain(self.kind, step.reason)
         except UnavailableError as exc:
-            self._log.warning("key.renewal_failed", kind=self.kind.value, reason=str(exc))
+            if self._trouble.is_news(exc):
+                self._log.warning(
+                    "key.renewal_failed", kind=self.kind.value, reason=str(exc), hint=exc.hint
+                )
             return False
+        self._trouble.over()
         self._asked = False
         held = self._held()
         # The issuer's own CA may still be under an older root: it is asked again, not at once.

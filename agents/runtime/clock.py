@@ -36,6 +36,9 @@ The loop's timers stand while the machine is suspended and know nothing of a wal
 clock that was set, so this bounds how late a renewal can be after either.
 """
 
+SET_BACK = 60.0
+"""Seconds by which the wall clock has to fall behind to count as set back, and not as slewed."""
+
 MIN_PAUSE = 0.001
 """Seconds; the loop's resolution. Less would be polling while the clock is slewed."""
 
@@ -69,22 +72,24 @@ class Clock(Protocol):
 
 
 async def look_again(clock: Clock, date: datetime) -> None:
-    """Return at `date`, or earlier if the wall clock was set back meanwhile.
+    """Return at `date`, or within `MAX_PAUSE` after the wall clock was set back.
 
-    For a date that was computed from `now()`: when as much network time has passed as it was
-    away, and the date is still to come, the clock that it was computed with was wrong, perhaps
-    by years. Whoever waits computes it again.
+    For a date that was computed from `now()`, or from what was made by it: if the clock was
+    ahead then, perhaps by years, whoever waits computes it again with the right one.
     """
-    away = (date - clock.now()).total_seconds()
-    waiting = {
-        asyncio.ensure_future(clock.wait_until(date)),
-        asyncio.ensure_future(clock.sleep(max(away, MIN_PAUSE))),
-    }
+    began, at = clock.elapsed(), clock.now()
+    waiting = asyncio.ensure_future(clock.wait_until(date))
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        while not waiting.done():
+            pause = asyncio.ensure_future(clock.sleep(MAX_PAUSE))
+            try:
+                await asyncio.wait({waiting, pause}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                pause.cancel()
+            if clock.now() - at < timedelta(seconds=clock.elapsed() - began - SET_BACK):
+                return
     finally:
-        for task in waiting:
-            task.cancel()
+        waiting.cancel()
 
 
 def monotonic_ns() -> int:

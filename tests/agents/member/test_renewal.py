@@ -11,6 +11,7 @@ import pytest
 from agents.member.member import Member
 from agents.member.renewal import FIRST_RETRY, LAST_RETRY, Renewal
 from agents.runtime import logs
+from agents.runtime.clock import MAX_PAUSE
 from agents.runtime.errors import UnavailableError
 from pki.certificates import Kind
 from pki.names import Role
@@ -169,7 +170,7 @@ class TestClockThatWasAhead:
     AHEAD = timedelta(days=3700)
 
     @pytest.mark.req("B7")
-    async def test_a_retry_comes_when_it_would_have_come_then(self) -> None:
+    async def test_a_retry_does_not_wait_for_the_year_that_it_was(self) -> None:
         case = Case()
         case.available = False
         async with case.running():
@@ -180,6 +181,18 @@ class TestClockThatWasAhead:
             case.available = True
             await case.clock.advance_network(LAST_RETRY.total_seconds())
             assert len(case.attempts) == tries + 1
+            assert case.member.certified(KIND)
+
+    @pytest.mark.req("B7")
+    async def test_what_was_issued_meanwhile_is_replaced(self) -> None:
+        case = Case()
+        case.clock.jump(self.AHEAD)
+        async with case.running():
+            assert case.member.certified(KIND)
+            case.clock.jump(-self.AHEAD)
+            assert not case.member.certified(KIND), "not valid yet"
+            await case.clock.advance_network(MAX_PAUSE)
+            assert case.reasons == ["first", "clock"]
             assert case.member.certified(KIND)
 
     @pytest.mark.req("B13")

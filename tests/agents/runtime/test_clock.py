@@ -76,17 +76,21 @@ async def test_who_looks_again_at_a_date_is_not_held_up_by_a_clock_that_was_ahea
     waiting = asyncio.ensure_future(look_again(clock, clock.now() + timedelta(hours=1)))
     await settle()
     clock.jump(timedelta(days=-3700))
-    await clock.advance_network(3599.0)
+    await clock.advance_network(MAX_PAUSE - 1)
     assert not waiting.done()
     await clock.advance_network(1.0)
     assert waiting.done()
+    assert clock.due_network is None
 
 
-async def test_who_looks_again_at_a_date_does_so_at_that_date() -> None:
+async def test_who_looks_again_at_a_date_does_so_at_that_date_and_no_earlier() -> None:
     clock = FakeClock()
     waiting = asyncio.ensure_future(look_again(clock, clock.now() + timedelta(hours=1)))
     await clock.advance(timedelta(minutes=59))
+    clock.jump(timedelta(seconds=-59))  # slewed, not set
+    await clock.advance_network(3600.0)
     assert not waiting.done()
+    clock.jump(timedelta(seconds=59))
     await clock.advance(timedelta(minutes=1))
     assert waiting.done()
     assert clock.due_network is None
