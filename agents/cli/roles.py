@@ -136,6 +136,8 @@ def run_daemon(role: str, path: Path) -> int:
     from agents.runtime import lifecycle
 
     async def live(stop: lifecycle.Stop) -> None:
+        # What a rotation of log files asks for; a configuration is read at a start only.
+        stop.on_reload(logs.reopen)
         await app.run(config, clock=clock, stop=stop)
 
     return lifecycle.run(live, clock=clock)

@@ -31,7 +31,7 @@ def test_there_is_a_unit_for_each_role_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_bad_configuration_never_replaces_a_running_daemon(role: str) -> None:
+def test_a_configuration_is_checked_before_the_daemon_starts(role: str) -> None:
     config = f"--config /etc/anchorline/{role}.toml"
     assert values(role, "ExecStartPre") == [f"{PROGRAM} {role} config check {config}"]
     assert values(role, "ExecStart") == [f"{PROGRAM} {role} run {config}"]
@@ -44,6 +44,21 @@ def test_each_role_has_a_state_directory_of_its_own(role: str) -> None:
     assert values(role, "StateDirectory") == [f"anchorline/{role}{standby}"]
     assert values(role, "StateDirectoryMode") == ["0700"]
     assert values(role, "User") == ["anchorline"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_log_files_of_the_samples_can_be_written(role: str) -> None:
+    # ProtectSystem=strict leaves nothing else of /var.
+    assert values(role, "ProtectSystem") == ["strict"]
+    assert values(role, "LogsDirectory") == ["anchorline"]
+    assert values(role, "LogsDirectoryMode") == ["0750"]
+    sample = (SYSTEMD.parent / "deploy/config" / f"{role}.toml").read_text(encoding="utf-8")
+    assert f"/var/log/anchorline/{role}.log" in sample
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_reload_is_the_signal_that_the_daemon_knows(role: str) -> None:
+    assert values(role, "ExecReload") == ["/bin/kill -HUP $MAINPID"]
 
 
 @pytest.mark.sockets

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,21 @@ def configure(folder: Path, role: str, **options: object) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Running:
+    """A daemon, and what it tells its supervisor."""
+
+    process: subprocess.Popen[bytes]
+    told: socket.socket
+
+    def until(self, word: bytes) -> None:
+        """Return when it has said this."""
+        while word not in self.told.recv(4096):
+            pass
+
+
 @contextmanager
-def daemon(folder: Path, role: str, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(folder: Path, role: str, config: Path) -> Iterator[Running]:
     """Run a daemon as systemd would; entered when it is ready, left when it has ended well."""
     notify = folder / f"{role}.notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
@@ -51,10 +65,10 @@ def daemon(folder: Path, role: str, config: Path) -> Iterator[subprocess.Popen[b
             [*PROGRAM, role, "run", "--config", str(config)],
             env={**os.environ, "NOTIFY_SOCKET": str(notify)},
         )
+        running = Running(process, told)
         try:
-            while b"READY=1" not in told.recv(4096):
-                pass
-            yield process
+            running.until(b"READY=1")
+            yield running
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0
         finally:
@@ -149,8 +163,32 @@ def test_a_second_daemon_on_the_same_state_is_refused(folder: Path) -> None:
     with daemon(folder, "server", server) as first:
         second = run("server", "run", "--config", str(server))
         assert second.returncode == 3
-        assert f"in use by process {first.pid}" in second.stderr
+        assert f"in use by process {first.process.pid}" in second.stderr
         assert call("status", socket=folder / "api.sock").code == 0
+
+
+@pytest.mark.sockets
+@pytest.mark.req("K1")
+def test_a_log_file_that_was_moved_away_is_opened_again(folder: Path) -> None:
+    options = {"standby": str(folder / "standby"), "listen": "127.0.0.1:0"}
+    server = configure(folder, "server", socket=str(folder / "api.sock"), **options)
+    log, moved = folder / "server.log", folder / "server.log.1"
+    with daemon(folder, "server", server) as running:
+        log.rename(moved)
+        running.process.send_signal(signal.SIGHUP)
+        running.until(b"RELOADING=1")
+        running.until(b"READY=1")
+        (line,) = map(json.loads, log.read_text().splitlines())
+        assert line["event"] == "daemon.reloaded"
+        assert log.stat().st_mode & 0o777 == 0o600
+        # In a folder that takes no file, the old one stays in use.
+        log.rename(folder / "server.log.2")
+        log.mkdir()
+        running.process.send_signal(signal.SIGHUP)
+        running.until(b"READY=1")
+        last = json.loads((folder / "server.log.2").read_text().splitlines()[-1])
+        assert last["event"] == "daemon.reload_refused"
+        log.rmdir()
 
 
 @pytest.mark.sockets
