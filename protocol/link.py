@@ -22,8 +22,9 @@
 `now` is network time in seconds everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Protocol
 
 from OpenSSL import SSL
@@ -40,8 +41,8 @@ from protocol.errors import (
     TLSError,
     WrongVersionError,
 )
-from protocol.frames import Frame, FrameDecoder
-from protocol.limits import MAX_TEXT, Limits
+from protocol.frames import Frame, FrameDecoder, FrameType
+from protocol.limits import FRAME_LIMITS, MAX_TEXT, Limits
 from protocol.messages import VERSION, Close, Hello, Message
 from protocol.states import State, Trigger, advance
 from protocol.tls import TLS
@@ -343,9 +344,10 @@ class Link:
         # Discovery is the same with every role, and its TLS client knows none.
         return (self._local_role, STRANGER) if self._server_side else (STRANGER, SERVER)
 
-    def _accept(self, types: frozenset[type[Message]]) -> dict[int, int]:
+    def _accept(self, types: frozenset[type[Message]]) -> Mapping[int, int]:
         """Return the limits of the frames that carry these messages."""
-        return {message.FRAME: self._limits.frames[message.FRAME] for message in types}
+        frames = self._limits.frames
+        return _usual_limits(types) if frames is FRAME_LIMITS else _limits_of(frames, types)
 
     # --- Frames
 
@@ -423,6 +425,18 @@ class Link:
             self._queue.clear()
             self._buffered = 0
         events.append(replace(closed, shown_chain=shown))
+
+
+def _limits_of(
+    frames: Mapping[FrameType, int], types: frozenset[type[Message]]
+) -> Mapping[int, int]:
+    return {message.FRAME: frames[message.FRAME] for message in types}
+
+
+@lru_cache(maxsize=64)
+def _usual_limits(types: frozenset[type[Message]]) -> Mapping[int, int]:
+    """The same for every link of a class between two roles, and kept once."""
+    return _limits_of(FRAME_LIMITS, types)
 
 
 _HELLO: Final = {

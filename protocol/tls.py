@@ -18,6 +18,7 @@ A client certificate is requested and not required: who shows none must say HELL
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -257,7 +258,8 @@ class TLS:
         """
         # `as_cryptography` would encode each, parse it, and have it encoded again here.
         chain = self._connection.get_verified_chain() or []
-        return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain)
+        ders = (crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain)
+        return tuple(_shared(der) if place else der for place, der in enumerate(ders))
 
     def shown_chain(self) -> tuple[bytes, ...]:
         """Return the chain that the peer has shown in a handshake that did not end well.
@@ -328,6 +330,12 @@ class TLS:
                 self._out.append(self._connection.bio_read(_HANDSHAKE_READ))
             except SSL.WantReadError:
                 return
+
+
+@lru_cache(maxsize=64)
+def _shared(der: bytes) -> bytes:
+    """Return the same bytes for the same issuer: thousands of links keep a few."""
+    return der
 
 
 def _reason(error: SSL.Error) -> str:
