@@ -30,7 +30,7 @@ from agents.runtime.clock import Clock
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop, version
 from agents.runtime.listener import Listener
-from agents.runtime.tasks import Tasks, until_stopped
+from agents.runtime.tasks import Tasks, first_of, until_stopped
 from pki import rotation
 from pki.certificates import Kind
 from pki.errors import MalformedError
@@ -191,17 +191,14 @@ class Client:
         """Keep a link to the responder for as long as we are an end of our chain (G2)."""
         while True:
             await self._leading.wait()
-            keeping = asyncio.ensure_future(self.uplink.keep())
-            try:
-                while self._leading.is_set():
-                    await self._change()
-            finally:
-                keeping.cancel()
-                await asyncio.gather(keeping, return_exceptions=True)
+            # `keep` never ends by itself: if it fails, the client does.
+            await first_of(self.uplink.keep(), self._until_inside())
 
-    async def _change(self) -> None:
-        self._placed_once.clear()
-        await self._placed_once.wait()
+    async def _until_inside(self) -> None:
+        """Wait until both our neighbours are there, and so no link to the responder is due."""
+        while self._leading.is_set():
+            self._placed_once.clear()
+            await self._placed_once.wait()
 
     def _placed(self, answer: Registered) -> None:
         self.chain.put(answer)

@@ -20,6 +20,8 @@ from agents.runtime.backoff import Backoff
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
 from agents.runtime.jitter import between
+from agents.runtime.tasks import within
+from agents.runtime.trouble import Trouble
 from protocol.codes import CloseCode
 from protocol.messages import HeadNotice, Message, Refused, Register, Registered
 
@@ -76,25 +78,20 @@ class Registering:
 
     async def run(self) -> None:
         """Register until cancelled."""
-        clock, backoff = self._member.clock, Backoff(first=1.0, last=60.0)
+        clock, backoff, trouble = self._member.clock, Backoff(first=1.0, last=60.0), Trouble()
         while True:
             self._poked.clear()
             try:
                 await self._uplink.visit(self._register)
             except UnavailableError as exc:
-                self._member.log.warning("registration.failed", reason=str(exc))
+                if trouble.is_news(exc):
+                    self._member.log.warning("registration.failed", reason=str(exc), hint=exc.hint)
                 await clock.sleep(backoff.next(exc.retry_after))
                 continue
             backoff.reset()
-            await self._wait(between(*self._interval))
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._poked.wait()
-        except TimeoutError:
-            return
-        await self._member.clock.sleep(SOON)
+            trouble.over()
+            if await within(between(*self._interval), self._poked):
+                await clock.sleep(SOON)
 
     async def _register(self, channel: Channel) -> None:
         responder = proven(channel).name.id
@@ -138,10 +135,11 @@ class Registering:
         )
 
     async def _take(self, channel: Channel, responder: bytes, answer: Registered) -> None:
-        self._memory.keep(Registration(responder.hex(), answer.token.hex(), answer.settings))
         self.responder = responder
         self.done += 1
+        # Also where the disk is full: the token before is good at the responder once more.
         self._placed(answer)
+        self._memory.keep(Registration(responder.hex(), answer.token.hex(), answer.settings))
         if answer.head is not None:
             notice = HeadNotice(head=answer.head, spread=answer.spread)
             await self._member.following.hear(channel, notice)

@@ -17,6 +17,8 @@ from agents.runtime.backoff import Backoff
 from agents.runtime.channel import Channel, Handler
 from agents.runtime.dialer import DialError, dial
 from agents.runtime.errors import UnavailableError
+from agents.runtime.tasks import first_of
+from agents.runtime.trouble import Trouble
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
@@ -64,7 +66,7 @@ class Uplink:
         self._approach = Approach()
         self._turn = 0
         self._climbing = asyncio.Lock()
-        self._complaint = ""
+        self._trouble = Trouble()
         self.link: Channel | None = None
         """The standing link, while there is one."""
         self.opened: Callable[[Channel], Awaitable[None]] | None = None
@@ -149,22 +151,19 @@ class Uplink:
                         channel = await self.connect()
                         await self._stand(channel)
                 except UnavailableError as exc:
-                    self._complain(str(exc))
+                    if self._trouble.is_news(exc):
+                        self._member.log.warning(
+                            "uplink.unavailable", reason=str(exc), hint=exc.hint
+                        )
                     await self._member.clock.sleep(backoff.next(exc.retry_after))
                     continue
                 backoff.reset()
-                self._complaint = ""
+                self._trouble.over()
                 await self._until_stale(channel, version)
         finally:
             if self.link is not None:
                 self.link.close(CloseCode.GOING_AWAY)
                 self.link = None
-
-    def _complain(self, reason: str) -> None:
-        """Say why there is no link: once, and again when the reason is another."""
-        if reason != self._complaint:
-            self._complaint = reason
-            self._member.log.warning("uplink.unavailable", reason=reason)
 
     async def _stand(self, channel: Channel) -> None:
         old, self.link = self.link, channel
@@ -177,16 +176,11 @@ class Uplink:
                 old.close(CloseCode.SUPERSEDED)
 
     async def _until_stale(self, channel: Channel, version: object) -> None:
-        waiting = [
-            asyncio.ensure_future(channel.closed()),
-            asyncio.ensure_future(self._member.changed_from(self._kind, version)),
-            asyncio.ensure_future(self._keep_alive(channel)),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        await first_of(
+            channel.closed(),
+            self._member.changed_from(self._kind, version),
+            self._keep_alive(channel),
+        )
 
     async def _keep_alive(self, channel: Channel) -> None:
         """Ask now and then whether the responder is there; returns when it is not."""

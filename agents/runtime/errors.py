@@ -5,6 +5,8 @@
     StateError         the state directory cannot be used; refuse to start, change nothing
       MissingError     there is no such file; the caller may know why, and make one
       DamagedError     there is one and it is not what was written: never make a new one
+    UnwritableError    both: a full or read-only disk refuses a start, and at work it is tried
+                       again; what was kept before is kept still
 
 An error carries values. `hint` is what the program can tell the operator to do about it; it is
 printed by the edge (`lifecycle.report`) under the error itself.
@@ -22,6 +24,7 @@ __all__ = [
     "MissingError",
     "StateError",
     "UnavailableError",
+    "UnwritableError",
 ]
 
 
@@ -99,3 +102,18 @@ class MissingError(StateError):
 
 class DamagedError(StateError):
     """A file exists and is not what was once written. It is kept as evidence."""
+
+
+class UnwritableError(StateError, UnavailableError):
+    """What was to be kept could not be written; what was kept before still is.
+
+    At a start that is a state that cannot be used. At work it ends when somebody frees some
+    space, so whatever tries again when a peer is unavailable tries again here too.
+
+    Args:
+        text: What happened.
+        hint: What to do about it.
+    """
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text, hint=hint)

@@ -56,6 +56,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "fingerprint": "fingerprint of a key: the hex digits of its KeyID; `-` if none was shown",
         "forward": "id of the forward neighbour",
         "got": "what was there instead",
+        "hint": "what an operator can do about it; empty where nothing is certain",
         "holder": "id of the component that a certificate is for, or whose rows they are",
         "host": "host name, as its owner says",
         "issuer": "KeyID of the key that signed",
@@ -192,6 +193,11 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "trace",
             "type",
         ),
+        "head.unsigned": Event(
+            "The HEAD of this hour could not be kept, so none was signed; it is tried again.",
+            "hint",
+            "reason",
+        ),
         "identity.renewed": Event(
             "This machine was a copy of another: it has made itself an identity of its own.",
             "fingerprint",
@@ -201,7 +207,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "A new certificate is in use.", "fingerprint", "kind", "not_after", "reason", "root"
         ),
         "key.renewal_failed": Event(
-            "A certificate could not be renewed now; it is tried again.", "kind", "reason"
+            "A certificate could not be renewed now; it is tried again.",
+            "hint",
+            "kind",
+            "reason",
         ),
         "ledger.followed": Event(
             "The ledger has grown, and what is trusted with it.",
@@ -267,11 +276,16 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "remedy",
         ),
         "registration.failed": Event(
-            "This client could not register now; it is tried again.", "reason"
+            "This client could not register now; it is tried again.", "hint", "reason"
         ),
         "report.crowded": Event(
             "A zone server reports more clients than it may have; the rest is left out.",
             "holder",
+            "reason",
+        ),
+        "report.dropped": Event(
+            "The server refuses what a report says of a client, for good; it is not told again.",
+            "client",
             "reason",
         ),
         "report.failed": Event(
@@ -281,6 +295,17 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "A zone server's report holds an acknowledgement that is not its to tell.",
             "spki",
             "reason",
+        ),
+        "request.refused": Event(
+            "A peer that has proven who it is spoke in the name of somebody else.",
+            "expected",
+            "fingerprint",
+            "kind",
+            "reason",
+            "remedy",
+            "remote",
+            "trace",
+            "type",
         ),
         "root.created": Event("A new root is the newest.", "fingerprint", "name"),
         "root.key_missing": Event(
@@ -303,9 +328,11 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "The status report could not be written; work goes on.", "reason"
         ),
         "task.failed": Event("Work beside the rest ended because of a fault of ours."),
-        "task.unavailable": Event("Work beside the rest was given up for now.", "reason"),
+        "task.unavailable": Event("Work beside the rest was given up for now.", "hint", "reason"),
         "uplink.unavailable": Event(
-            "The responder cannot be reached, or does not take us yet; it is tried again.", "reason"
+            "The responder cannot be reached, or does not take us yet; it is tried again.",
+            "hint",
+            "reason",
         ),
         "zone.unavailable": Event(
             "A zone server cannot be reached; it is tried again.", "reason", "remote"

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from agents.runtime.errors import DamagedError, MissingError, StateError
+from agents.runtime.errors import DamagedError, MissingError, StateError, UnwritableError
 
 __all__ = [
     "DISK",
@@ -54,7 +54,7 @@ class Files(Protocol):
         """Replace the content: after a crash it is the old or the new one.
 
         Raises:
-            StateError: It could not be made durable; the file has the old content, or (only if
+            UnwritableError: It could not be made durable; the file has the old content, or (only if
                 the last fsync failed) the new one.
         """
         ...
@@ -63,7 +63,8 @@ class Files(Protocol):
         """Write a file that does not exist yet, whole or not at all.
 
         Raises:
-            StateError: Something has that name already, or it could not be made durable.
+            StateError: Something has that name already.
+            UnwritableError: It could not be made durable.
         """
         ...
 
@@ -75,7 +76,7 @@ class Files(Protocol):
         """Remove the file, durably. Idempotent.
 
         Raises:
-            StateError: It could not be removed.
+            UnwritableError: It could not be removed.
         """
         ...
 
@@ -108,7 +109,7 @@ class DiskFiles:
         except OSError as exc:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise _failed("write", path, exc) from exc
+            raise _unwritable("write", path, exc) from exc
 
     def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
         """See `Files.write_new`."""
@@ -126,7 +127,7 @@ class DiskFiles:
                 f"{path} exists already", hint="choose another name, or move it away"
             ) from exc
         except OSError as exc:
-            raise _failed("write", path, exc) from exc
+            raise _unwritable("write", path, exc) from exc
 
     def exists(self, path: Path) -> bool:
         """See `Files.exists`."""
@@ -139,7 +140,7 @@ class DiskFiles:
             if path.parent.exists():
                 _sync_folder(path.parent)
         except OSError as exc:
-            raise _failed("remove", path, exc) from exc
+            raise _unwritable("remove", path, exc) from exc
 
 
 def _read_at_most(file: BinaryIO, most: int) -> bytes:
@@ -159,6 +160,11 @@ write_new = DISK.write_new
 def _failed(verb: str, path: Path, exc: OSError) -> StateError:
     reason = (exc.strerror or type(exc).__name__).lower()
     return StateError(f"cannot {verb} {path}: {reason}", hint=_HINTS.get(exc.errno or 0, ""))
+
+
+def _unwritable(verb: str, path: Path, exc: OSError) -> UnwritableError:
+    failed = _failed(verb, path, exc)
+    return UnwritableError(failed.text, failed.hint)
 
 
 _HINTS = {
@@ -267,7 +273,7 @@ class TwoGenerations:
 
         Raises:
             ValueError: `data` is larger than the limit.
-            StateError: It could not be written; the content is the old or the new one.
+            UnwritableError: It could not be written; the content is the old or the new one.
             DamagedError: What is there cannot be read, so nothing may be replaced.
         """
         if len(data) > self._max_bytes:

@@ -5,7 +5,7 @@ is started here is short: a relay, a catch-up, a report. Its failure is a log li
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from agents.runtime.errors import UnavailableError
 from agents.runtime.lifecycle import Stop
 from agents.runtime.logs import Logger
 
-__all__ = ["Spawn", "Tasks", "until_stopped"]
+__all__ = ["Spawn", "Tasks", "first_of", "until_stopped", "within"]
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 """Runs a coroutine beside everything else."""
@@ -31,6 +31,28 @@ async def until_stopped(stop: Stop, loops: Iterable[Coroutine[Any, Any, None]]) 
         await stop.wait()
         for task in running:
             task.cancel()
+
+
+async def first_of(*work: Awaitable[Any]) -> None:
+    """Wait until one of these ends, and end the others; its failure is raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for an event, so many seconds of network time at the most; whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 class Tasks:
@@ -65,7 +87,7 @@ class Tasks:
         try:
             await work
         except UnavailableError as exc:
-            self._log.info("task.unavailable", reason=str(exc))
+            self._log.info("task.unavailable", reason=str(exc), hint=exc.hint)
         except Exception:
             self._log.exception("task.failed")
 

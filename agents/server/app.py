@@ -37,6 +37,7 @@ from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
 from agents.runtime.tasks import Tasks, until_stopped
+from agents.runtime.trouble import Trouble
 from agents.server.acknowledgements import Acknowledgements
 from agents.server.announcing import Announcing
 from agents.server.authority import HEAD_INTERVAL, OWN_KINDS, Authority, found
@@ -66,6 +67,8 @@ log = logs.get_logger()
 
 KEYS = "pki.db"
 STORE = "server.db"
+HEAD_RETRY = 60.0
+"""Seconds after a HEAD that could not be kept, until it is signed again."""
 
 
 async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
@@ -167,6 +170,7 @@ class Server:
         self._tls_keys = {held.leaf.key_id for held in self.keyring.credentials}
         self._approved: list[Approval] = []
         self._zone_ids: frozenset[bytes] = frozenset()
+        self._trouble = Trouble()
         self._warned_at = datetime.min.replace(tzinfo=UTC)
 
     async def prepare(self) -> None:
@@ -313,9 +317,17 @@ class Server:
             if not self.authority.can_sign:
                 await self.clock.wait_until(self.clock.now() + HEAD_INTERVAL)
                 continue
-            with self.clock.hold():
-                head = self.authority.sign_head(await self._denied())
-                self.announcing.head(head)
+            try:
+                with self.clock.hold():
+                    head = self.authority.sign_head(await self._denied())
+                    self.announcing.head(head)
+            except UnavailableError as exc:
+                # Who follows us has 14 days (rule 15); a disk is freed before that.
+                if self._trouble.is_news(exc):
+                    log.error("head.unsigned", reason=str(exc), hint=exc.hint)
+                await self.clock.sleep(HEAD_RETRY)
+                continue
+            self._trouble.over()
             self._warn_of_age()
 
     def _warn_of_age(self) -> None:

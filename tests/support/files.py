@@ -11,7 +11,7 @@ with each change failing in each way, then opens what is left and checks everyth
 from enum import Enum
 from pathlib import Path
 
-from agents.runtime.errors import MissingError, StateError
+from agents.runtime.errors import MissingError, StateError, UnwritableError
 from agents.runtime.files import MAX_FILE
 
 __all__ = ["Crash", "Failure", "MemoryFiles"]
@@ -36,6 +36,8 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.content: dict[Path, bytes] = {}
         self.modes: dict[Path, int] = {}
+        self.full = False
+        """Whether every durable change fails, as on a disk without space."""
         self.changes = 0
         """Durable changes asked for so far: writes and removals."""
         self._failures: dict[int, tuple[Failure, bool]] = {}
@@ -43,7 +45,7 @@ class MemoryFiles:
     def fail(self, change: int, failure: Failure, *, crash: bool = False) -> None:
         """Let the `change`-th durable change from now on (1 is the next) fail.
 
-        It raises `StateError`, or `Crash` if `crash`.
+        It raises `UnwritableError`, or `Crash` if `crash`.
         """
         self._failures[self.changes + change] = failure, crash
 
@@ -76,6 +78,10 @@ class MemoryFiles:
 
     def _change(self, path: Path, data: bytes | None, mode: int) -> None:
         self.changes += 1
+        if self.full:
+            raise UnwritableError(
+                f"cannot write {path}: no space left on device", "free some space"
+            )
         failure, crash = self._failures.pop(self.changes, (None, False))
         match failure:
             case None | Failure.AFTER:
@@ -87,7 +93,7 @@ class MemoryFiles:
             case _:
                 pass
         if failure is not None:
-            raise Crash if crash else StateError(f"cannot write {path}: {failure.value}")
+            raise Crash if crash else UnwritableError(f"cannot write {path}: {failure.value}")
 
     def _put(self, path: Path, data: bytes | None, mode: int) -> None:
         if data is None:

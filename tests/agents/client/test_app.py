@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from agents.member.starting import opened
 from agents.runtime import logs
 from agents.runtime.address import HostPort
 from agents.runtime.lifecycle import Stop
+from agents.runtime.network import Address
 from agents.runtime.notify import Notifier
 from pki.certificates import Kind
 from pki.names import Role
@@ -29,16 +30,14 @@ from tests.support.responder import HOST, Responder, responding
 pytestmark = pytest.mark.sockets
 
 
-@asynccontextmanager
-async def running(
-    folder: Path, site: Deployment, responder: Responder, clock: FakeClock
-) -> AsyncIterator[Client]:
-    """A client that is started and stopped as its daemon does it."""
+@contextmanager
+def made(folder: Path, site: Deployment, address: Address, clock: FakeClock) -> Iterator[Client]:
+    """A client as its start makes it."""
     bundle = folder / "init.dat"
     if not bundle.exists():
         bundle.write_bytes(site.bundle())
     config = Config(
-        servers=[HostPort(*responder.address)],
+        servers=[HostPort(*address)],
         listen=HostPort(HOST, 0),
         source=HOST,
         host="endpoint",
@@ -55,7 +54,15 @@ async def running(
         clock=clock,
         log=logs.get_logger(),
     ) as (keyring, trust):
-        client = Client(config, clock, keyring, trust)
+        yield Client(config, clock, keyring, trust)
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, site: Deployment, responder: Responder, clock: FakeClock
+) -> AsyncIterator[Client]:
+    """A client that is started and stopped as its daemon does it."""
+    with made(folder, site, responder.address, clock) as client:
         stop = Stop(clock, Notifier(None))
         serving = asyncio.ensure_future(client.serve(stop))
         try:
@@ -85,6 +92,19 @@ async def test_enrols_registers_and_alone_stands_on_a_link_to_its_responder(
         link = client.uplink.link
         assert link is not None
     assert (await link.closed()).code is CloseCode.GOING_AWAY
+
+
+async def test_a_standing_link_that_cannot_be_kept_any_more_is_no_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise KeyError("a fault of ours")
+
+    with made(tmp_path, Deployment(), (HOST, 1), FakeClock()) as client:
+        monkeypatch.setattr(client.uplink, "keep", fail)
+        client._leading.set()
+        with pytest.raises(KeyError, match="a fault of ours"):
+            await client._lead()
 
 
 @pytest.mark.req("F1")

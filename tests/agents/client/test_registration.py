@@ -361,6 +361,22 @@ async def test_a_refusal_is_waited_for_as_long_as_it_says(loop: SteppedLoop) -> 
     assert len(case.said) == 2
 
 
+@pytest.mark.req("C8")
+@stepped
+async def test_a_full_disk_costs_no_place_in_the_line(loop: SteppedLoop) -> None:
+    case = Case()
+    case.files.full = True
+    with logged() as lines:
+        await case.start()
+        await case.clock.advance_network(300.0)
+    assert [e["hint"] for e in lines if e["event"] == "registration.failed"] == ["free some space"]
+    assert len(case.placed) > 3
+    assert {m.token for m in case.said} == {b""}, "what is not kept is not shown"
+    case.files.full = False
+    await case.clock.advance_network(90.0)
+    assert Memory(PATH, case.files).last.token == f"{case.tokens:02x}"
+
+
 @stepped
 async def test_a_broken_link_is_no_end(loop: SteppedLoop) -> None:
     case = Case()

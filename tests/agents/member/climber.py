@@ -14,6 +14,7 @@ from pki.state import TrustState
 from protocol.access import LinkClass
 from tests.support.clock import FakeClock
 from tests.support.deployment import Deployment
+from tests.support.files import MemoryFiles
 from tests.support.links import until
 from tests.support.responder import Responder
 
@@ -33,7 +34,8 @@ class Case:
         state: TrustState | None = None,
     ) -> None:
         self.clock = clock
-        self.member: Member = site.member(Role.CLIENT, clock=clock, state=state)
+        self.files = MemoryFiles()
+        self.member: Member = site.member(Role.CLIENT, clock=clock, state=state, files=self.files)
         self.addresses = list(addresses)
         self.uplink = Uplink(
             self.member,

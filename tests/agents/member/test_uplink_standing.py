@@ -91,6 +91,26 @@ class TestKeep:
                     await settle()
         assert [line["event"] for line in lines].count("uplink.unavailable") == 1
 
+    @pytest.mark.req("C8")
+    async def test_a_full_disk_is_said_once_and_survived(self, clock: FakeClock) -> None:
+        site = Deployment()
+        async with responding(site, clock) as responder:
+            case = Case(site, clock, responder.address)
+            case.files.full = True
+            with logged() as lines:
+                async with case.keeping():
+                    for _ in range(3):
+                        await until(lambda: clock.due_network is not None)
+                        clock.move_network(60.0)
+                        await settle()
+                    assert case.uplink.link is None
+                    case.files.full = False
+                    await until(lambda: clock.due_network is not None)
+                    clock.move_network(60.0)
+                    await case.standing()
+        said = [line for line in lines if line["event"] == "uplink.unavailable"]
+        assert [line["hint"] for line in said] == ["free some space"]
+
     @pytest.mark.req("B9")
     async def test_a_change_of_trust_makes_the_new_link_first(self, clock: FakeClock) -> None:
         site = Deployment()

@@ -76,6 +76,28 @@ async def test_a_machine_whose_name_is_too_long_for_a_root_is_told_what_to_do(
     assert list(config.state.iterdir()) == []  # no key, no ledger
 
 
+@pytest.mark.req("C8")
+async def test_a_full_disk_delays_a_head_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, files = FakeClock(), MemoryFiles()
+    async with prepared(tmp_path, clock=clock, files=files) as server, by_the_hour(server):
+        before = head_time(server)
+        files.full = True
+        with logged() as lines:
+            await clock.advance(HOUR)
+            while not any(line["event"] == "head.unsigned" for line in lines):
+                await server.store.read(lambda _: None)
+                await settle()
+            await clock.advance_network(app.HEAD_RETRY)
+        files.full = False
+        assert head_time(server) == before
+        while head_time(server) == before:
+            await clock.advance_network(app.HEAD_RETRY)
+            await server.store.read(lambda _: None)
+        assert [e["hint"] for e in lines if e["event"] == "head.unsigned"] == ["free some space"]
+
+
 @pytest.mark.req("B10")
 async def test_a_head_is_signed_every_hour(tmp_path: Path) -> None:
     clock = FakeClock()
