@@ -10,13 +10,15 @@ from agents.responder.records import AckRecord
 from agents.responder.registry import MISSED, Registry
 from agents.runtime import logs
 from agents.runtime.channel import Channel
-from agents.zone_server.reporting import BATCH, SOON, Reporting
+from agents.zone_server.reporting import BATCH, MOST_FAILURES, SOON, Reporting
+from pki import keys
 from pki.acknowledgements import make_ack, verify_ack
 from pki.names import Role
 from protocol.messages import Done, Message, Refused, Register, Report
 from tests.support.channels import Answering, FakeChannel, done
 from tests.support.clock import START, FakeClock, settle
 from tests.support.deployment import Deployment
+from tests.support.logs import logged
 from tests.support.responder import MemoryRecords
 
 
@@ -235,3 +237,147 @@ async def test_each_report_says_how_many_certificates_were_signed() -> None:
     case.signed = 9
     await case.report()
     assert [report.issued for report in reports(hub)] == [7, 9]
+
+
+def stumbling(over: bytes, answer: Message) -> Answering:
+    """A server that gives this answer to each report that has something of one component."""
+
+    async def answering(_channel: Channel, message: Message) -> Message:
+        assert isinstance(message, Report)
+        ids = [row.id for row in message.clients]
+        ids += [keys.component_id(ack.spki) for ack in message.acks]
+        return answer if over in ids else Done()
+
+    return answering
+
+
+FAILED = Refused(reason="internal", text="the other side failed; its log says how")
+NEVER = Refused(reason="envelope", text="a row that is none")
+
+
+@pytest.mark.parametrize("answer", [FAILED, NEVER], ids=["failed", "for good"])
+async def test_one_row_that_is_not_taken_holds_up_nobody_else(answer: Refused) -> None:
+    case = Case()
+    for number in range(1, 2 * BATCH):
+        await case.register(number)
+    bad = (BATCH // 3).to_bytes(16)
+    with logged() as lines:
+        hub = case.connect(stumbling(bad, answer))
+        await case.report()
+        taken = {r.id for one in reports(hub) if bad not in ids_of(one) for r in one.clients}
+        assert taken == {n.to_bytes(16) for n in range(1, 2 * BATCH)} - {bad}
+        first = len(reports(hub))
+        await case.report()
+    again = [ids_of(one) for one in reports(hub)[first:]]
+    said = [(line["event"], line["reason"], line.get("client")) for line in lines]
+    if answer is NEVER:
+        assert said == [("report.dropped", answer.text, bad.hex())]
+        assert again == [[]]
+    else:
+        assert said == [("report.failed", answer.text, None)]
+        assert again == [[bad]]
+
+
+def ids_of(report: Report) -> list[bytes]:
+    return [row.id for row in report.clients]
+
+
+async def test_a_client_that_changes_is_told_again_though_it_was_refused() -> None:
+    case = Case()
+    await case.register(1)
+    case.connect(stumbling((1).to_bytes(16), NEVER))
+    await case.report()
+    hub = case.connect()
+    await case.register(1, host="renamed")
+    await case.report()
+    assert [row.host for report in reports(hub) for row in report.clients] == ["renamed"]
+
+
+async def test_an_acknowledgement_that_is_refused_for_good_is_dropped_alone() -> None:
+    case = Case()
+    await case.register(1)
+    bad, good = case.ack(), case.ack()
+    for ack in (bad, good):
+        case.reporting.acknowledged(ack)
+    refusal = Refused(reason="signature", text="not by this key")
+    hub = case.connect(stumbling(bad.component, refusal))
+    await case.report()
+    await case.report()
+    last = reports(hub)[-1]
+    assert (last.clients, last.acks) == ([], [])
+    taken = [ack.spki for one in reports(hub) for ack in one.acks if bad.spki not in spkis(one)]
+    assert taken == [good.spki]
+
+
+def spkis(report: Report) -> list[bytes]:
+    return [ack.spki for ack in report.acks]
+
+
+async def test_a_server_that_fails_at_everything_is_not_asked_for_each_row() -> None:
+    async def failing(_channel: Channel, _message: Message) -> Message:
+        return FAILED
+
+    case = Case()
+    for number in range(1, 2 * BATCH):
+        await case.register(number)
+    with logged() as lines:
+        hub = case.connect(failing)
+        for _ in range(3):
+            await case.report()
+    assert len(reports(hub)) <= 3 * 4 * MOST_FAILURES
+    assert [line["event"] for line in lines] == ["report.failed"]
+    assert len(case.registry.changed) == 2 * BATCH - 1  # all of it is still due
+
+
+async def test_a_reason_is_said_once_until_it_is_over() -> None:
+    def refusing(text: str) -> Answering:
+        async def refuse(_channel: Channel, _message: Message) -> Message:
+            return Refused(reason="unavailable", text=text)
+
+        return refuse
+
+    case = Case()
+    await case.register(1)
+    with logged() as lines:
+        for text in ("no server", "no server", "too many", "no server"):
+            case.connect(refusing(text))
+            await case.report()
+        case.connect()
+        await case.report()
+        case.connect(refusing("no server"))
+        await case.report()
+    said = [line["reason"] for line in lines if line["event"] == "report.failed"]
+    assert said == ["no server", "too many", "no server"]
+    assert {line["level"] for line in lines} == {"warning"}
+
+
+async def test_a_server_that_says_when_to_come_back_is_asked_then() -> None:
+    async def later(_channel: Channel, _message: Message) -> Message:
+        return Refused(reason="unavailable", text="no server", retry_after=2.0)
+
+    case = Case()
+    await case.register(1)
+    hub = case.connect(later)
+    await case.report()
+    case.reporting.poke()
+    await case.clock.advance_network(1.0)
+    assert len(reports(hub)) == 1
+    await case.clock.advance_network(1.0 + SOON)
+    assert len(reports(hub)) == 2
+
+
+async def test_a_row_that_changes_while_it_is_reported_is_reported_again() -> None:
+    case = Case()
+    hosts: list[str] = []
+
+    async def meanwhile(_channel: Channel, message: Message) -> Message:
+        assert isinstance(message, Report)
+        hosts.extend(row.host for row in message.clients)
+        if hosts == ["one"]:
+            await case.register(1, host="two")
+        return Done()
+
+    await case.register(1, host="one")
+    case.connect(meanwhile)
+    await case.report()
+    assert hosts == ["one", "two"]
