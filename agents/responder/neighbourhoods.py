@@ -141,22 +141,6 @@ class Plan:
     positions: MappingProxyType[bytes, Position] = field(repr=False)
     """Component id -> position."""
 
-    def neighbours(self, member: bytes) -> Position:
-        """The position of a member.
-
-        Raises:
-            KeyError: the plan has no member of that id.
-        """
-        return self.positions[member]
-
-    def links(self) -> frozenset[tuple[bytes, bytes]]:
-        """Every pair of neighbours, as (id of the dialer, id of its forward neighbour)."""
-        return frozenset(
-            (lower.id, higher.id)
-            for members in self.chains.values()
-            for lower, higher in pairwise(members)
-        )
-
 
 def plan(members: Iterable[Member], policy: Policy | None = None) -> Plan:
     """Draw the lines of one responder's clients.

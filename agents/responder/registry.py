@@ -20,7 +20,6 @@ A row is durable before its answer leaves: a token that is shown must be one on 
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from heapq import heappop, heappush
 from hmac import compare_digest
 
@@ -122,11 +121,6 @@ class Registry:
         self.look()
         record = self._rows.get(id)
         return None if record is None else self._row(record)
-
-    def is_present(self, id: bytes) -> bool:
-        """Whether the client registers, as far as we can tell."""
-        record = self._rows.get(id)
-        return record is not None and self._is_present(record)
 
     def look(self) -> None:
         """Take out of their chains those who have gone silent."""
@@ -350,8 +344,3 @@ def _neighbour(member: Member | None) -> Neighbour | None:
     if member is None:
         return None
     return Neighbour(id=member.id, address=member.address, port=member.port)
-
-
-def last_registered(record: ClientRecord) -> datetime:
-    """When it last registered, or when it was first seen."""
-    return record.last_registration or record.first_seen

@@ -120,6 +120,11 @@ class Client:
         return answer
 
     @property
+    def present(self) -> bool:
+        row = self.line.registry.row(self.id)
+        return row is not None and row.present
+
+    @property
     def record(self) -> ClientRecord:
         row = self.line.registry.row(self.id)
         assert row is not None
@@ -302,10 +307,9 @@ async def test_presence_is_a_matter_of_network_time(line: Line) -> None:
     line.clock.move(timedelta(days=300))  # a lab leaps; nobody has gone
     assert neighbours(await one.says()) == (None, "127.0.1.12")
     line.clock.move_network(MISSED * LONGEST - 1)
-    assert line.registry.is_present(two.id)
+    assert two.present
     assert neighbours(await one.says()) == (None, "127.0.1.12")
     line.clock.move_network(1)
-    assert not line.registry.is_present(two.id)
     assert neighbours(await one.says()) == (None, None)
     row = line.registry.row(two.id)
     assert row is not None
@@ -322,11 +326,10 @@ async def test_after_a_restart_everybody_gets_time_to_register_again(line: Line)
     line.clock.move_network(2)
     assert neighbours(await one.says()) == (None, "127.0.1.12")
     line.clock.move_network(MISSED * LONGEST - 2)
-    assert not line.registry.is_present(two.id)
+    assert not two.present
 
 
-def test_a_client_that_nobody_knows_is_not_present(line: Line) -> None:
-    assert not line.registry.is_present(bytes(16))
+def test_a_client_that_nobody_knows_has_no_row(line: Line) -> None:
     assert line.registry.row(bytes(16)) is None
 
 
@@ -584,7 +587,7 @@ async def test_a_neighbours_report_closes_the_gap(
     answer = await one.says(lost=[two.id])
     assert neighbours(answer) == (None, "127.0.1.13")
     assert neighbours(await three.says()) == ("127.0.1.11", None)
-    assert not line.registry.is_present(two.id)
+    assert not two.present
     (lost,) = [line for line in lines if line["event"] == "client.lost"]
     assert (lost["client"], lost["reporter"]) == (two.id.hex(), one.id.hex())
     # It is there after all, and says so.
@@ -599,14 +602,14 @@ async def test_nobody_else_is_believed(line: Line) -> None:
     await stranger.says(full=True, lost=[one.id, two.id, three.id])
     await three.says(lost=[one.id, stranger.id, three.id, bytes(16)])
     for client in (one, two, three, stranger):
-        assert line.registry.is_present(client.id)
+        assert client.present
     assert neighbours(await two.says()) == ("127.0.1.11", "127.0.1.13")
 
 
 async def test_a_copied_machine_reports_nobody_lost(line: Line) -> None:
     one, two = await line.clients("127.0.1.11", "127.0.1.12")
     refused(await one.asks(Register(token=b"copy", lost=[two.id])), "cloned")
-    assert line.registry.is_present(two.id)
+    assert two.present
 
 
 # --- other responders

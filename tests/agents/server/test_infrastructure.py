@@ -441,7 +441,9 @@ async def test_a_report_lists_the_clients_of_its_zone_server(
     assert record.key_not_after == datetime.fromtimestamp(when + 60, UTC)
     assert record.responder == zone.id
     assert (row.present, row.position) == (True, None)
-    assert not server.registry.is_present(gone.id)
+    left = server.registry.row(gone.id)
+    assert left is not None
+    assert not left.present
     assert server.infrastructure.zones[zone.id].issued == 7
     # First seen is when it was first heard of, whatever is reported later.
     clock.move_network(10)
