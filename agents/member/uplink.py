@@ -31,6 +31,8 @@ T = TypeVar("T")
 Address = tuple[str, int]
 KEEP_ALIVE = 60.0
 """Seconds between two questions on a standing link that is otherwise silent."""
+LONGEST_OF_STRANGERS = 60.0
+"""Seconds for which one who has proven nothing can make us wait: a minute, as for discovery."""
 MAX_STEPS = 6
 """Links tried in a row before backing off; one discovery among them at the most."""
 
@@ -198,6 +200,8 @@ class Uplink:
             channel = await self._dial(tried)
         except DialError as exc:
             self._approach.failed(tried, exc.code, by_peer=exc.by_peer)
+            if tried is LinkClass.DISCOVERY and exc.retry_after is not None:
+                exc.retry_after = min(exc.retry_after, LONGEST_OF_STRANGERS)
             raise
         if tried is LinkClass.MEMBER:
             return channel

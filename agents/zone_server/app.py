@@ -14,7 +14,7 @@ import asyncio
 from functools import partial
 
 from agents.member.answering import pong, proven
-from agents.member.approach import Approach
+from agents.member.approach import Approaches
 from agents.member.following import answer_ledger_get
 from agents.member.keyring import Keyring
 from agents.member.links import Links
@@ -33,6 +33,7 @@ from agents.responder.registry import Registry
 from agents.responder.service import Service
 from agents.responder.signing import ClientSigning
 from agents.runtime import logs
+from agents.runtime.backoff import MAX_RETRY_AFTER
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
@@ -152,7 +153,7 @@ class ZoneServer:
             log=log,
         )
         self.renewals = {kind: self._renewal(kind) for kind in KINDS}
-        self._approach = Approach()
+        self._approaches = Approaches()
         self._asked: dict[Address, LinkClass] = {}
         self._tls_keys: set[KeyId] = {held.leaf.key_id for held in keyring.credentials}
         self._withheld: HeadNotice | None = None
@@ -246,13 +247,13 @@ class ZoneServer:
     def _classify(self, remote: Address) -> LinkClass:
         """What this connection of a hub is to be for."""
         certified = self.member.certified(Kind.ZONE_SERVER_TLS)
-        chosen = self._approach.choose(certified=certified)
+        chosen = self._approaches.of(remote[0]).choose(certified=certified)
         self._asked[remote] = chosen
         return chosen
 
     def _hub_refused(self, remote: Address, closed: Closed) -> None:
         asked = self._asked.pop(remote, LinkClass.MEMBER)
-        self._approach.failed(asked, closed.code, by_peer=closed.by_peer)
+        self._approaches.of(remote[0]).failed(asked, closed.code, by_peer=closed.by_peer)
 
     def _hub_opened(self, channel: Channel) -> None:
         self._asked.pop(channel.remote, None)
@@ -270,13 +271,14 @@ class ZoneServer:
         """A hub that ends a member link because of our certificate is answered by a new one."""
         result = closed.result()
         if channel.link_class is LinkClass.MEMBER and result.by_peer:
-            self._approach.failed(LinkClass.MEMBER, result.code, by_peer=True)
+            approach = self._approaches.of(channel.remote[0])
+            approach.failed(LinkClass.MEMBER, result.code, by_peer=True)
 
     async def _discover(self, channel: Channel) -> None:
         try:
             await self.member.following.catch_up(channel)
         finally:
-            self._approach.discovered()
+            self._approaches.of(channel.remote[0]).discovered()
             channel.close(CloseCode.NORMAL)
 
     async def _enrol(self, channel: Channel) -> None:
@@ -289,9 +291,9 @@ class ZoneServer:
                 if str(exc) != said:
                     said = str(exc)
                     log.info("enrolment.waiting", reason=said)
-                await self.clock.sleep(2.0 if exc.retry_after is None else exc.retry_after)
+                await self.clock.sleep(_pause(exc.retry_after))
                 continue
-            self._approach.enrolled()
+            self._approaches.enrolled()
             self._keys_changed()
             channel.close(CloseCode.NORMAL)
 
@@ -363,3 +365,8 @@ class ZoneServer:
     def _settings_changed(self) -> None:
         for renewal in self.renewals.values():
             renewal.poke()
+
+
+def _pause(retry_after: float | None) -> float:
+    """Seconds until a hub is asked again; it is believed within reason."""
+    return 2.0 if retry_after is None else min(max(retry_after, 0.5), MAX_RETRY_AFTER)

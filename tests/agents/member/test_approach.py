@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.member.approach import REFUSALS, Approach
+from agents.member.approach import MAX_HOSTS, REFUSALS, Approach, Approaches
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 
@@ -83,3 +83,28 @@ def test_a_discovery_does_not_make_a_refused_certificate_good() -> None:
     approach.failed(MEMBER, CloseCode.REVOKED, by_peer=True)
     approach.failed(DISCOVERY, None, by_peer=False)
     assert approach.choose(certified=True) is ENROLMENT
+
+
+class TestHosts:
+    def test_a_stranger_spoils_only_its_own(self) -> None:
+        approaches = Approaches()
+        approaches.of("192.0.2.66").failed(MEMBER, CloseCode.UNTRUSTED, by_peer=True)
+        assert approaches.of("192.0.2.66").choose(certified=True) is DISCOVERY
+        assert approaches.of("192.0.2.1").choose(certified=True) is MEMBER
+
+    def test_strangers_from_everywhere_take_a_bounded_place(self) -> None:
+        approaches = Approaches()
+        hub = approaches.of("192.0.2.1")
+        hub.failed(MEMBER, CloseCode.UNTRUSTED, by_peer=False)
+        for number in range(10 * MAX_HOSTS):
+            approaches.of(f"2001:db8::{number:x}")
+            assert approaches.of("192.0.2.1") is hub, "who is there is not forgotten"
+        assert len(approaches._hosts) == MAX_HOSTS
+
+    def test_a_new_certificate_is_new_for_all(self) -> None:
+        approaches = Approaches()
+        for host in ("a", "b"):
+            approaches.of(host).failed(MEMBER, CloseCode.EXPIRED, by_peer=True)
+            approaches.of(host).discovered()
+        approaches.enrolled()
+        assert {approaches.of(h).choose(certified=True) for h in ("a", "b")} == {MEMBER}

@@ -6,6 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from agents.member import uplink
+from agents.member.uplink import LONGEST_OF_STRANGERS
+from agents.runtime.channel import Channel
 from agents.runtime.dialer import DialError
 from agents.runtime.errors import UnavailableError
 from pki.certificates import Kind
@@ -30,6 +33,26 @@ def clock() -> Iterator[FakeClock]:
     clock = FakeClock()
     yield clock
     assert clock.holds == 0, "nothing holds the clock when nothing is under way"
+
+
+@pytest.mark.parametrize(
+    ("link_class", "believed"), [(DISCOVERY, LONGEST_OF_STRANGERS), (MEMBER, 600.0)]
+)
+async def test_who_has_proven_nothing_silences_us_for_a_minute_at_most(
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    link_class: LinkClass,
+    believed: float,
+) -> None:
+    case = Case(Deployment(), clock, ("192.0.2.66", 1))
+
+    async def turned_away(*_address: object, **_options: object) -> Channel:
+        raise DialError("come back", code=CloseCode.RETRY_AFTER, by_peer=True, retry_after=600.0)
+
+    monkeypatch.setattr(uplink, "dial", turned_away)
+    with pytest.raises(DialError) as refused:
+        await case.uplink._step(link_class)
+    assert refused.value.retry_after == believed
 
 
 class TestClimb:

@@ -18,6 +18,7 @@ from agents.runtime.channel import Channel
 from agents.runtime.clock import SystemClock
 from agents.runtime.dialer import DialError, dial, refuse
 from agents.runtime.files import DISK
+from agents.zone_server.app import _pause
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
@@ -97,7 +98,7 @@ class Hub:
         site.certify(self.member.keyring, Kind.HUB_TLS)
         self.received: list[Message] = []
 
-    async def dial(self, port: int) -> Channel:
+    async def dial(self, port: int, *, source: str = HOST) -> Channel:
         return await dial(
             HOST,
             port,
@@ -106,6 +107,7 @@ class Hub:
             server_side=True,
             verify=self.member.verifier(roles=frozenset({Role.ZONE_SERVER})),
             handler=self.handle,
+            local_address=source,
         )
 
     async def handle(self, _channel: Channel, message: Message) -> Message:
@@ -182,6 +184,28 @@ async def register(channel: Channel) -> Message:
     return await channel.request(
         Register(full=True, host="outside", port=1, address=HOST, version="1")
     )
+
+
+@pytest.mark.req("E2")
+async def test_a_stranger_at_the_hub_port_costs_the_hub_nothing(tmp_path: Path) -> None:
+    site, foreign = Deployment(now=SystemClock().now()), Deployment(now=SystemClock().now())
+    zone, hub, impostor = Zone(tmp_path, site), Hub(site), Hub(foreign)
+    with zone.running():
+        await until(lambda: "hub_listen" in zone.status)
+        port = zone.port("hub_listen")
+        for source in ("127.0.0.2", "127.0.0.3"):
+            with pytest.raises(DialError):
+                await impostor.dial(port, source=source)
+            link = await hub.dial(port)
+            assert link.link_class is LinkClass.MEMBER
+            link.abort()
+
+
+@pytest.mark.parametrize(
+    ("said", "waited"), [(None, 2.0), (0.0, 0.5), (7.0, 7.0), (1e9, 600.0)], ids=str
+)
+def test_a_hub_is_waited_for_within_reason(said: float | None, waited: float) -> None:
+    assert _pause(said) == waited
 
 
 @pytest.mark.req("E2")
