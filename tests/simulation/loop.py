@@ -1,0 +1,92 @@
+"""An event loop without a clock, without sockets and without threads.
+
+Time stands while anything can run, and then leaps to the next timer. What the product asks of a
+loop beyond that, connections and listeners, it gets from the simulated network.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+if TYPE_CHECKING:
+    from tests.simulation.network import Network
+
+__all__ = ["SimLoop", "StandstillError"]
+
+Spawned = Callable[[asyncio.Task[Any]], None]
+
+
+class StandstillError(Exception):
+    """Nothing can run, and no timer is set: the world has ended."""
+
+
+class _Leap:
+    """Stands where a loop has its selector: waiting is over at once, and time has passed."""
+
+    def __init__(self, loop: "SimLoop") -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[object]:
+        if timeout is None:
+            raise StandstillError("nothing can run and no timer is set")
+        self._loop.now += max(timeout, 0.0)
+        return []
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """Runs one simulated world.
+
+    Args:
+        spawned: is told of each new task, in the context that made it.
+    """
+
+    def __init__(self, spawned: Spawned = lambda _task: None) -> None:
+        super().__init__()
+        self.now = 0.0
+        """Seconds since the world began."""
+        self.network: Network | None = None
+        self._selector = _Leap(self)
+        self._spawned = spawned
+        self.set_task_factory(self._make_task)
+
+    def time(self) -> float:
+        """Return the seconds since the world began."""
+        return self.now
+
+    def _make_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        context: Context | None = None,
+    ) -> asyncio.Future[Any]:
+        task = asyncio.Task(cast(Coroutine[Any, Any, Any], coroutine), loop=loop, context=context)
+        self._spawned(task)
+        return task
+
+    # --- what `BaseEventLoop` asks of the loop that it is a part of
+
+    def _process_events(self, events: list[object]) -> None:
+        """Nothing: there are no sockets."""
+
+    def _write_to_self(self) -> None:
+        """Nothing: there is no thread to wake it from."""
+
+    # --- what the product asks
+
+    async def create_connection(self, factory: Any, host: Any, port: Any, **options: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - of many overloads the product uses one
+        """Connect on the simulated network."""
+        return await self._net().connect(factory, host, port, options.get("local_addr"))
+
+    async def create_server(self, factory: Any, host: Any, port: Any, **_options: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - of many overloads the product uses one
+        """Listen on the simulated network."""
+        return self._net().listen(factory, host, port)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override] # noqa: ANN401
+        """Refuse: a thread would take real time."""
+        raise RuntimeError(f"a simulated world has no thread for {func!r}")
+
+    def _net(self) -> "Network":
+        if self.network is None:
+            raise RuntimeError("this loop has no network")
+        return self.network

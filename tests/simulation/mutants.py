@@ -1,0 +1,173 @@
+"""The product with one rule taken away, to show that somebody here would notice.
+
+Each is a context in which a world is played; what is taken away is what the name says.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, Final, cast
+from unittest.mock import patch
+
+from agents.responder.records import ClientRecord, IssuedRecord
+from agents.responder.registry import Registry
+from agents.runtime.files import TwoGenerations
+from agents.server.authority import Authority
+from agents.server.store.clients import ClientTable
+from agents.server.store.issued import IssuedTable
+from pki import ledger, succession
+from pki.entries import Kind
+from pki.ledger import CHECKS
+from pki.succession import Succession
+from tests.simulation.plan import Kill, Plan, Reset, Storm, draw
+
+__all__ = ["MUTANTS"]
+
+LATE: Final = 0.2
+"""Seconds by which a write comes after the word that it is done."""
+
+_RUNNING: Final[set[asyncio.Task[None]]] = set()
+
+Mutant = Callable[[], AbstractContextManager[object]]
+
+
+def _without(name: str) -> tuple[Callable[..., None], ...]:
+    left = tuple(check for check in CHECKS[Kind.ROTATE] if check.__name__ != name)
+    assert len(left) == len(CHECKS[Kind.ROTATE]) - 1, f"no check is named {name}"
+    return left
+
+
+@contextmanager
+def nothing_supersedes() -> Iterator[None]:
+    """Rule 9: who was misled stays misled."""
+    with patch.dict(succession.RULES):
+        del succession.RULES[Succession.SUPERSEDES]
+        yield
+
+
+@contextmanager
+def nothing_is_committed_to() -> Iterator[None]:
+    """Rule 3: the holder of one root makes the next one as he likes."""
+    with patch.dict(cast("dict[Kind, Any]", ledger.CHECKS), {Kind.ROTATE: _without("_commit")}):
+        yield
+
+
+@contextmanager
+def ledger_is_written_late() -> Iterator[None]:
+    """Rule 18: what was told and acknowledged reaches the disk a moment later."""
+    write = TwoGenerations.write
+
+    def late(self: TwoGenerations, data: bytes) -> int:
+        if not self.exists:
+            return write(self, data)
+        asyncio.get_running_loop().call_later(LATE, write, self, data)
+        return 0
+
+    with patch.object(TwoGenerations, "write", late):
+        yield
+
+
+@contextmanager
+def ledger_is_not_written_by_clients() -> Iterator[None]:
+    """Rule 18 at a client: it follows in memory only."""
+    write = TwoGenerations.write
+
+    def first_only(self: TwoGenerations, data: bytes) -> int:
+        return 0 if self.exists and "client" in str(self._path) else write(self, data)
+
+    with patch.object(TwoGenerations, "write", first_only):
+        yield
+
+
+@contextmanager
+def issue_is_recorded_late() -> Iterator[None]:
+    """A certificate leaves, and its record follows."""
+    record = IssuedTable.record
+
+    async def late(self: IssuedTable, issued: IssuedRecord) -> None:
+        _later(lambda: record(self, issued))
+
+    with patch.object(IssuedTable, "record", late):
+        yield
+
+
+@contextmanager
+def registration_is_saved_late() -> Iterator[None]:
+    """A token is handed out, and is on record later."""
+    save = ClientTable.save
+
+    async def late(self: ClientTable, rows: Sequence[ClientRecord]) -> None:
+        _later(lambda: save(self, rows))
+
+    with patch.object(ClientTable, "save", late):
+        yield
+
+
+@contextmanager
+def one_token_is_good() -> Iterator[None]:
+    """The token that was shown for the last one is forgotten: no answer may be lost."""
+    save = ClientTable.save
+
+    async def forgetful(self: ClientTable, rows: Sequence[ClientRecord]) -> None:
+        await save(self, [replace(row, token_shown=None) for row in rows])
+
+    merged = Registry._merged
+
+    def forget(self: Registry, *args: Any) -> ClientRecord:  # noqa: ANN401
+        return replace(merged(self, *args), token_shown=None)
+
+    with patch.object(ClientTable, "save", forgetful), patch.object(Registry, "_merged", forget):
+        yield
+
+
+@contextmanager
+def nothing_is_reconciled() -> Iterator[None]:
+    """Keys and ledger of a server stay as a crash left them."""
+    with patch.object(Authority, "reconcile", lambda _self: None):
+        yield
+
+
+@contextmanager
+def nobody_looks_for_news() -> Iterator[None]:
+    """A strict handshake that failed leads nowhere: sleepers stay behind."""
+
+    async def deaf(_self: object, *_args: object, **_options: object) -> bool:
+        return False
+
+    with patch("agents.member.following.Following.catch_up", deaf):
+        yield
+
+
+def _later(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        await asyncio.sleep(LATE)
+        await work()
+
+    task = asyncio.ensure_future(run())
+    _RUNNING.add(task)
+    task.add_done_callback(_RUNNING.discard)
+
+
+def _kills(seed: int) -> Plan:
+    """The server is killed again and again, soon after it was started."""
+    return Plan(seed, 5, tuple((2.3 + n * 0.07, Kill(0, power=False)) for n in range(25)))
+
+
+def _resets(seed: int) -> Plan:
+    """Hardly a link that stands for long."""
+    return Plan(seed, 5, ((0.0, Storm(1.0, 0.1)), *((1.5, Reset(0.5)) for _ in range(40))))
+
+
+MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
+    "nothing supersedes": (nothing_supersedes, draw, range(10, 13), "does not follow"),
+    "nothing is committed to": (nothing_is_committed_to, draw, range(10, 13), "the thief made"),
+    "the ledger is written late": (ledger_is_written_late, draw, range(2), "not on its"),
+    "clients do not write": (ledger_is_not_written_by_clients, draw, range(2), "not on its disk"),
+    "issues are recorded late": (issue_is_recorded_late, draw, range(2), "on no record"),
+    "registrations are saved late": (registration_is_saved_late, _kills, range(5), "for a copy"),
+    "one token is good": (one_token_is_good, _resets, range(5), "for a copy"),
+    "nothing is reconciled": (nothing_is_reconciled, draw, range(2), "standby keys"),
+    "nobody looks for news": (nobody_looks_for_news, draw, range(2), "does not follow"),
+}
+"""Each with plans in one of which it shows, and words of what is then broken."""

@@ -1,0 +1,197 @@
+"""One seed, played to its end and judged.
+
+In the end, some minutes after the last fault:
+
+    everybody follows     the server and every client stand at the same entry, with a counted HEAD;
+                          every certificate in use ends at the newest root, is in date, and is on
+                          the server's record; every client is registered and in its place; the
+                          server counts everybody as moved
+    nobody trusts         no door opens to a fresh certificate under a stolen, revoked root, and no
+                          link stands that was made under one
+    nothing is lost       what was promised is there (`watch` has looked all the time), the server
+                          has the keys of the next roots, and none of a revoked one
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pki.certificates import Kind
+from pki.names import Role
+from tests.simulation.machine import GoneError, Machine
+from tests.simulation.plan import Plan, draw
+from tests.simulation.world import World, world
+
+__all__ = ["Result", "play"]
+
+PATIENCE: Final = 1800.0
+"""Seconds in which everything must become well: some rounds of the longest back-offs."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one seed."""
+
+    plan: Plan
+    broken: tuple[str, ...]
+    trace: tuple[str, ...]
+    seconds: float
+    """How long the world lasted, in its own time."""
+    connections: int
+    thefts: int
+    fooled: int
+    """Clients that took the thief for their server for a while."""
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.plan.seed}: {len(self.broken)} broken", *self.broken]
+        return "\n".join(lines)
+
+
+def play(seed: int | Plan) -> Result:
+    """Play a seed, or a plan of one's own."""
+    plan = draw(seed) if isinstance(seed, int) else seed
+    with world(plan) as made:
+        made.loop.run_until_complete(_course(made))
+        watch = made.watch
+        return Result(
+            plan,
+            tuple(dict.fromkeys(watch.broken)),
+            tuple(watch.trace),
+            made.loop.now,
+            made.network.opened,
+            len(made.thief.loot.roots),
+            len(made.thief.fooled),
+        )
+
+
+async def _course(made: World) -> None:
+    await made.begin()
+    await made.play()
+    await made.calm()
+    well = await made.until(lambda: not _behind(made), PATIENCE)
+    if not well:
+        for who, what in _behind(made):
+            made.watch.fail(who, f"does not follow: {what}")
+        return
+    await _count(made)
+    await _open_the_safe(made)
+    _look_at_links(made)
+    await _knock(made)
+    made.watch.check_kept()
+
+
+def _behind(made: World) -> list[tuple[str, str]]:
+    """Who is not yet where everybody must come to, and why."""
+    server = made.server.part
+    if server is None or not made.ready:
+        return [("server", "it is down")]
+    found = [("server", what) for what in _server_lacks(made, server)]
+    for machine in made.clients:
+        if machine.part is None:
+            found.append((machine.name, "it is down"))
+        else:
+            found += [(machine.name, what) for what in _client_lacks(made, server, machine)]
+    return found
+
+
+def _server_lacks(made: World, server: Any) -> Iterator[str]:  # noqa: ANN401
+    if not server.authority.can_sign:
+        yield "it cannot sign"
+    if server.trust.latest_head() is None:
+        yield "its HEAD names another entry than its last"
+    for kind in (Kind.SERVER_TLS, Kind.CLIENT_CA, Kind.MESSAGE_SIGNING):
+        yield from _credential_lacks(made, server, server.keyring.credential(kind), kind)
+
+
+def _client_lacks(made: World, server: Any, machine: Machine) -> Iterator[str]:  # noqa: ANN401
+    client = machine.part
+    trust = client.member.trust
+    slot = server.trust.slots[0]
+    if trust.last(slot) != server.trust.last(slot):
+        yield f"it stands at entry {trust.last(slot).n}"
+    elif trust.latest_head() is None:
+        yield "no HEAD counts for its last entry"
+    held = client.keyring.credential(Kind.CLIENT_TLS)
+    yield from _credential_lacks(made, server, held, Kind.CLIENT_TLS)
+    row = server.registry.row(client.member.id)
+    if row is None or not row.present:
+        yield "it is not registered"
+    chain = client.chain
+    if chain.place.forward is not None and (chain.forward is None or not chain.forward.is_open):
+        yield "it has no link to its forward neighbour"
+    row = server.registry.row(client.member.id)
+    if row is not None and row.position is not None:
+        meant = row.position.forward.id if row.position.forward else None
+        holds = chain.place.forward.id if chain.place.forward else None
+        if meant != holds:
+            yield "it stands beside another than planned"
+
+
+def _credential_lacks(made: World, server: Any, held: Any, kind: Kind) -> Iterator[str]:  # noqa: ANN401
+    if held is None:
+        yield f"it has no {kind}"
+        return
+    now = made.era.now()
+    if held.root != server.trust.newest_root:
+        yield f"its {kind} is under an older root"
+    if not held.leaf.not_before <= now < held.leaf.not_after:
+        yield f"its {kind} is not in date: {held.leaf.not_before} to {held.leaf.not_after}"
+    if not made.database.has_issued(held.leaf.serial):
+        yield f"its {kind} is on no record"
+
+
+async def _count(made: World) -> None:
+    """The server's own count of who has moved (B12): all, and soon."""
+
+    async def rows() -> list[str]:
+        try:
+            coverage = await made.administer(lambda operations: operations.coverage(None))
+        except GoneError:
+            return ["nobody answers"]
+        return [f"{row['host']}: {row['why']}" for row in coverage["behind"]]
+
+    end = made.loop.now + 300.0
+    while (behind := await rows()) and made.loop.now < end:
+        await made.until(lambda: False, 5.0)
+    for what in behind:
+        made.watch.fail("server", f"counts as not moved: {what}")
+
+
+async def _open_the_safe(made: World) -> None:
+    """The private halves that the server holds are those that it should."""
+
+    async def held(operations: Any) -> tuple[set[bytes], set[bytes]]:  # noqa: ANN401
+        server = operations._server
+        return set(server.standby.load()), set(server.keyring.root_ids)
+
+    standby, roots = await made.administer(held)
+    chain = made.server.part.authority.chain
+    if standby != set(chain.state.next):
+        made.watch.fail("server", "holds other standby keys than it has committed to")
+    if roots & chain.revoked:
+        made.watch.fail("server", "holds the key of a revoked root")
+
+
+def _look_at_links(made: World) -> None:
+    for machine in made.machines:
+        part = machine.part
+        for link in part.links if part is not None else ():
+            if link.peer is not None and link.peer.root not in part.member.trust.trusted:
+                made.watch.fail(machine.name, f"keeps a link under a revoked root: {link!r}")
+
+
+async def _knock(made: World) -> None:
+    """The thief tries every door with what he has: of revoked roots nothing opens any."""
+    server = made.server.part
+    chain = server.authority.chain
+    stolen = made.thief.issuers([r.key_id for r in chain.roots if r.key_id in chain.revoked])
+    every = [root.der for root in chain.roots]
+    for issuer in stolen[-1:]:
+        victim = made.clients[0].part.member.id
+        for role in (Role.CLIENT, Role.HUB):
+            if await made.thief.knock(made.server.address, issuer, role, victim, every):
+                made.watch.fail("server", f"lets the thief in as a {role}")
+        for machine in made.clients:
+            other = made.clients[machine is made.clients[0]].part.member.id
+            if await made.thief.knock(machine.address, issuer, Role.CLIENT, other, every):
+                made.watch.fail(machine.name, "lets the thief in")

@@ -1,0 +1,240 @@
+"""The ground that a simulated world stands on does what is real elsewhere."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.simulation.clock import Era, SimClock
+from tests.simulation.disk import Disk, Killed, Platter, Strike
+from tests.simulation.loop import SimLoop, StandstillError
+from tests.simulation.network import End, Network, Weather
+from tests.support.files import Failure
+
+PORT = 14172
+
+
+class Peer(asyncio.Protocol):
+    """Remembers what it was told; says hello when it is connected."""
+
+    def __init__(self, hello: bytes = b"") -> None:
+        self.hello = hello
+        self.told: list[str] = []
+        self.data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.end = cast(End, transport)
+        self.told.append("made")
+        self.end.write(self.hello)
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def eof_received(self) -> bool:
+        self.told.append("eof")
+        return False
+
+    def pause_writing(self) -> None:
+        self.told.append("pause")
+
+    def resume_writing(self) -> None:
+        self.told.append("resume")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told.append(f"lost {type(exc).__name__}")
+
+
+class Ground:
+    """A loop with a network of two hosts, `a` and `b`; `b` listens."""
+
+    def __init__(self) -> None:
+        self.loop = SimLoop()
+        self.network = Network(self.loop, 1, owner=lambda: self, source=lambda: "a")
+        self.loop.network = self.network
+        self.network.weather = Weather(pieces=0.0)
+        self.accepted: list[Peer] = []
+        self.network.listen(self.accept, "b", PORT)
+
+    def accept(self) -> Peer:
+        self.accepted.append(Peer(b"welcome"))
+        return self.accepted[-1]
+
+    async def dial(self, hello: bytes = b"") -> tuple[Peer, Peer]:
+        made = Peer(hello)
+        await self.loop.create_connection(lambda: made, "b", PORT)
+        await asyncio.sleep(1.0)
+        return made, self.accepted[-1]
+
+
+def grounded(test: Callable[[Ground], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        ground = Ground()
+        try:
+            ground.loop.run_until_complete(test(ground))
+        finally:
+            ground.loop.close()
+
+    run.__name__ = test.__name__
+    return run
+
+
+@grounded
+async def test_time_leaps(ground: Ground) -> None:
+    await asyncio.sleep(1e6)
+    assert ground.loop.now == pytest.approx(1e6)
+
+
+def test_a_world_in_which_nothing_can_happen_ends() -> None:
+    loop = SimLoop()
+    forever = loop.create_future()
+    with pytest.raises(StandstillError):
+        loop.run_until_complete(forever)
+    loop.close()
+
+
+@grounded
+async def test_both_sides_hear_each_other_in_order(ground: Ground) -> None:
+    made, accepted = await ground.dial(b"hello")
+    for n in range(50):
+        made.end.write(bytes([n]))
+    await asyncio.sleep(1.0)
+    assert made.data == b"welcome"
+    assert accepted.data == b"hello" + bytes(range(50))
+
+
+@grounded
+async def test_nobody_listens_there(ground: Ground) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        await ground.loop.create_connection(Peer, "b", 1)
+
+
+@grounded
+async def test_an_end_is_heard_and_so_is_a_reset(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    made.end.write(b"last")
+    made.end.close()
+    await asyncio.sleep(1.0)
+    assert accepted.data == b"last"
+    assert accepted.told == ["made", "eof", "lost NoneType"]
+    assert made.told == ["made", "lost NoneType"]
+    made, accepted = await ground.dial()
+    made.end.abort()
+    await asyncio.sleep(1.0)
+    assert accepted.told == ["made", "lost ConnectionResetError"]
+
+
+@grounded
+async def test_who_does_not_read_holds_up_who_writes(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    accepted.end.pause_reading()
+    made.end.write(bytes(1 << 20))
+    assert made.told[-1] == "pause"
+    await asyncio.sleep(60.0)
+    assert accepted.data == b""
+    accepted.end.resume_reading()
+    await asyncio.sleep(1.0)
+    assert made.told[-1] == "resume"
+    assert len(accepted.data) == 1 << 20
+
+
+@grounded
+async def test_what_was_sent_into_a_cut_arrives_after_the_heal(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    ground.network.cut("a", "b")
+    made.end.write(b"late")
+    await asyncio.sleep(3600.0)
+    assert accepted.data == b""
+    ground.network.heal()
+    await asyncio.sleep(1.0)
+    assert accepted.data == b"late"
+
+
+@grounded
+async def test_a_reset_that_meets_a_cut_leaves_the_other_half_open(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    ground.network.cut("a", "b")
+    made.end.abort()
+    await asyncio.sleep(1.0)
+    ground.network.heal()
+    await asyncio.sleep(1.0)
+    assert accepted.told == ["made"], "half open"
+    accepted.end.write(b"are you there?")
+    await asyncio.sleep(1.0)
+    assert accepted.told == ["made", "lost ConnectionResetError"]
+
+
+@grounded
+async def test_who_loses_power_says_nothing(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    accepted.end.owner = other = object()
+    ground.network.host("b").on = False
+    ground.network.kill(other, silent=True)
+    made.end.write(b"are you there?")
+    await asyncio.sleep(3600.0)
+    assert made.told == ["made"]
+    ground.network.host("b").on = True
+    made.end.write(b"are you there?")
+    await asyncio.sleep(1.0)
+    assert made.told == ["made", "lost ConnectionResetError"]
+
+
+@grounded
+async def test_a_bent_road_leads_somewhere_else(ground: Ground) -> None:
+    elsewhere = Peer()
+    ground.network.listen(lambda: elsewhere, "c", PORT)
+    ground.network.bend("a", "b", "c")
+    made = Peer(b"secret")
+    await ground.loop.create_connection(lambda: made, "b", PORT)
+    await asyncio.sleep(1.0)
+    assert made.end.get_extra_info("peername") == ("b", PORT)
+    assert elsewhere.data == b"secret"
+    assert not ground.accepted
+
+
+def test_a_platter_keeps_what_was_durable_and_a_killed_program_writes_no_more() -> None:
+    told: list[Path] = []
+    killed: list[str] = []
+    platter = Platter(told.append)
+    disk = Disk(platter, alive=lambda: not killed, kill=killed.append)
+    ledger, keys = Path("/x/ledger.0"), Path("/x/keys.db")
+    disk.write_atomic(ledger, b"0123456789")
+    disk.write_atomic(keys, b"0123456789")
+    platter.strike(1, Strike(Failure.TORN, kill=True))
+    with pytest.raises(Killed):
+        disk.write_atomic(ledger, b"abcdefghij")
+    assert platter.content[ledger] == b"abcde"
+    with pytest.raises(Killed):
+        disk.write_atomic(ledger, b"never")
+    with pytest.raises(Killed):
+        disk.read_file(ledger)
+    assert platter.content[ledger] == b"abcde"
+    assert told == [ledger, keys, ledger]
+    killed.clear()
+    platter.strike(1, Strike(Failure.TORN, kill=True))
+    with pytest.raises(Killed):
+        disk.write_atomic(keys, b"abcdefghij")
+    assert platter.content[keys] == b"0123456789", "only what has two generations is torn"
+
+
+@grounded
+async def test_a_clock_can_be_wrong_and_be_set_right(ground: Ground) -> None:
+    era = Era(ground.loop)
+    clock, other = SimClock(era), SimClock(era)
+    clock.set_wrong(timedelta(days=3))
+    assert clock.now() - other.now() == timedelta(days=3)
+    date = other.now() + timedelta(hours=2)
+    waiting = asyncio.ensure_future(other.wait_until(date))
+    await asyncio.sleep(3600.0)
+    assert not waiting.done()
+    era.leap(timedelta(hours=1))
+    await waiting
+    assert other.now() >= date
+    assert ground.loop.now < 3700
+    waiting = asyncio.ensure_future(other.wait_until(other.now() + timedelta(days=1)))
+    await asyncio.sleep(1.0)
+    other.set_wrong(timedelta(days=1))
+    await asyncio.sleep(0.1)
+    assert waiting.done()

@@ -1,0 +1,172 @@
+"""Who looks on, and says what must never be.
+
+At every moment:
+
+    spoken      what a client has on disk of the ledger, the server has on its own; else the
+                thief made it, and then it brings no root that the server never committed to
+    kept        an entry that the administrator was told of, or that a component acknowledged, is
+                on the disk of who said so, after any crash
+    on record   a certificate in use is on the server's record of issues, or the thief signed it
+    itself      nobody is taken for a copy of somebody else, and no program fails in a way that
+                it does not know
+
+What must be true in the end is in `run`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from agents.member.keyring import Credential
+from agents.responder.records import AckRecord
+from pki import certificates, encoding
+from pki.entries import Entry, Genesis, Revoke, Rotate, decode_entry
+from pki.errors import PKIError
+from pki.ledger import Chain
+from pki.state import DIGEST_BYTES, MAGIC, MAX_STATE
+from tests.simulation.loop import SimLoop
+from tests.simulation.machine import Machine, current
+from tests.simulation.store import Database
+from tests.simulation.thief import Thief
+
+__all__ = ["Watch"]
+
+EXPECTED = ("cannot write", "cannot commit")
+"""What injected errors say."""
+
+
+class Watch:
+    """Keeps the trace, and the list of what was broken."""
+
+    def __init__(self, loop: SimLoop, thief: Thief, database: Database) -> None:
+        self.trace: list[str] = []
+        self.broken: list[str] = []
+        self.server: Machine | None = None
+        self.machines: list[Machine] = []
+        self.kept: set[bytes] = set()
+        """Ids of entries that the server must never lose again."""
+        self._loop = loop
+        self._thief = thief
+        self._database = database
+        self._known: dict[bytes, Entry] = {}
+        self._durable: set[bytes] = set()
+        self._committed: set[bytes] = set()
+
+    def note(self, who: str, what: str) -> None:
+        """Put a line into the trace."""
+        self.trace.append(f"{self._loop.now:9.3f}  {who:9}  {what}")
+
+    def fail(self, who: str, what: str) -> None:
+        """Put something into the list of what was broken."""
+        self.note(who, f"BROKEN: {what}")
+        self.broken.append(f"{who} {what}")
+
+    # --- told by the world
+
+    def disk_changed(self, name: str, path: Path) -> None:
+        """A file was changed, or was to be."""
+        machine = next((one for one in self.machines if one.name == name), None)
+        if machine is None or not path.name.startswith("ledger."):
+            return
+        entries = self.on_disk(machine)
+        if machine is self.server:
+            self._server_wrote(entries)
+        else:
+            self._client_wrote(name, entries)
+
+    def promised(self, chain: Chain) -> None:
+        """The administrator was told that this is done."""
+        self.kept.update(entry.id for entry in chain.entries)
+        self.check_kept()
+
+    def acknowledged(self, ack: AckRecord) -> None:
+        """The server has an acknowledgement in hand, whose signature is good."""
+        for machine in self.machines:
+            part = machine.part
+            if part is None or machine is self.server or part.member.id != ack.component:
+                continue
+            if ack.entry_id not in {entry.id for entry in self.on_disk(machine)}:
+                self.fail(machine.name, f"acknowledged entry {ack.n} and has it not on its disk")
+
+    def activated(self, credential: Credential) -> None:
+        """A key was put into use."""
+        program = current.get()
+        serial = credential.leaf.serial
+        if program is None or serial in self._thief.minted:
+            return
+        if not self._database.has_issued(serial):
+            self.fail(program.machine.name, f"uses a {credential.kind} that is on no record")
+
+    def logged(self, record: dict[str, object]) -> None:
+        """A program wrote a line."""
+        program = current.get()
+        who = program.machine.name if program is not None else "thief"
+        event = record["event"]
+        if record["level"] != "debug":
+            self.note(who, f"{event} {_words(record)}")
+        if program is None or not program.alive:
+            return
+        if event in ("client.cloned", "identity.renewed"):
+            self.fail(who, f"takes an honest client for a copy ({event})")
+        trace = str(record.get("traceback", ""))
+        if trace and not any(text in trace for text in EXPECTED):
+            self.fail(who, f"fails in a way that it does not know ({event}): {trace}")
+
+    # --- what is on disks
+
+    def on_disk(self, machine: Machine) -> list[Entry]:
+        """The ledger as its newest whole generation has it; its signatures are not asked."""
+        data = machine.platter.ledger(machine.folder)
+        if data is None:
+            return []
+        body = encoding.unpack(data[len(MAGIC) + DIGEST_BYTES :], max_bytes=MAX_STATE)
+        try:
+            first = encoding.as_list(encoding.as_list(body, what="slots")[0], what="slot")
+            entries = encoding.as_list(first[0], what="entries")
+            return [self._entry(encoding.as_bytes(raw, what="entry")) for raw in entries]
+        except PKIError as exc:
+            self.fail(machine.name, f"has a ledger that cannot be read: {exc}")
+            return []
+
+    def check_kept(self) -> None:
+        """Whether the server still has whatever it has promised."""
+        missing = self.kept - self._durable
+        if missing:
+            self.fail("server", f"has lost {len(missing)} entries that it had promised")
+
+    def _entry(self, raw: bytes) -> Entry:
+        entry = self._known.get(raw)
+        if entry is None:
+            entry = self._known[raw] = decode_entry(raw)
+        return entry
+
+    def _server_wrote(self, entries: Iterable[Entry]) -> None:
+        self._durable = {entry.id for entry in entries}
+        for entry in entries:
+            match entry.parse().payload:
+                case Genesis(root=root, next=following):
+                    self._committed.update(following, [certificates.read(root).key_id])
+                case Rotate(more=more):
+                    self._committed.add(more)
+                case Revoke():
+                    pass
+        self.check_kept()
+
+    def _client_wrote(self, name: str, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.id in self._durable:
+                continue
+            payload = entry.parse().payload
+            if entry.id not in self._thief.forged:
+                self.fail(name, "has an entry on its disk that the server has not on its own")
+            elif (
+                isinstance(payload, Rotate)
+                and certificates.read(payload.root).key_id not in self._committed
+            ):
+                self.fail(name, "trusts a root that the thief made")
+
+
+def _words(record: dict[str, object]) -> str:
+    left = {"ts", "level", "event", "role", "id", "traceback", "trace"}
+    return " ".join(
+        f"{name}={str(value)[:90]}" for name, value in record.items() if name not in left
+    )
