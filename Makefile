@@ -118,6 +118,10 @@ bench-setup: ## Install with apt what bench compares with
 bench: venv ## What things cost, side by side; ROWS="a b" for some, QUICK=1 for small ones
 	@ROWS="$(ROWS)" QUICK="$(QUICK)" $(BIN)/python -m bench
 
+.PHONY: simulate
+simulate: venv ## Worlds in simulated time, one a seed: SEEDS=1000; SEED=17 replays one
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
 .PHONY: coverage
 coverage: venv ## Branch coverage of all tests that need Python and make only
 	$(BIN)/coverage erase
