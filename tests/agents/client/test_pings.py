@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
-from agents.client.pings import Pings
+from agents.client.pings import MAX_OPEN, Pings
 from agents.runtime.channel import Channel
+from agents.runtime.errors import UnavailableError
 from pki.names import Role
+from protocol.codes import CloseCode
 from protocol.messages import Message, Ping, Pong, Refused
 from tests.support.channels import FakeChannel
 from tests.support.clock import FakeClock, settle
@@ -116,6 +118,43 @@ async def test_what_is_being_asked_is_not_asked_twice() -> None:
     await case.start()
     await case.clock.advance_network(3.0)
     assert numbers(link) == [1, 2, 3, 4]
+
+
+@pytest.mark.req("B9")
+async def test_a_neighbour_that_answers_none_is_left_and_what_it_was_asked_is_asked_again() -> None:
+    async def ignoring(_channel: Channel, _message: Message) -> Message:
+        raise UnavailableError("no answer in time")
+
+    case = Case()
+    deaf = case.links["forward"] = FakeChannel(ignoring)
+    await case.start()
+    await case.clock.advance_network(100.0)
+    assert deaf.code is CloseCode.IDLE_TIMEOUT
+    assert case.counts == (MAX_OPEN, 0, MAX_OPEN)
+    assert len(deaf.asked) < 2 * MAX_OPEN**2
+
+    deafer = case.links["forward"] = FakeChannel(ignoring)
+    await case.clock.advance_network(1.0)
+    assert len(deafer.asked) == MAX_OPEN, "a new link is asked before it is judged"
+    await case.clock.advance_network(1.0)
+    assert deafer.code is CloseCode.IDLE_TIMEOUT
+    assert case.counts == (MAX_OPEN, 0, MAX_OPEN)
+
+    case.links["forward"] = FakeChannel(answering)
+    await case.clock.advance_network(1.0)
+    assert case.counts == (MAX_OPEN, MAX_OPEN, 0)
+    await case.clock.advance_network(1.0)
+    assert case.counts == (MAX_OPEN + 1, MAX_OPEN + 1, 0)
+
+
+async def test_one_that_is_slow_is_not_left_while_it_may_still_answer() -> None:
+    case = Case()
+    slow = case.links["forward"] = FakeChannel(silent)
+    await case.start()
+    await case.clock.advance_network(100.0)
+    assert slow.is_open
+    assert case.counts == (MAX_OPEN, 0, MAX_OPEN)
+    assert len(slow.asked) == MAX_OPEN
 
 
 async def test_probes_do_not_hold_the_clock() -> None:
