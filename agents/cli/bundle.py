@@ -14,6 +14,7 @@ import click
 from agents.cli.client import Client
 from agents.cli.tables import Column, date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
+from agents.member.bundle_settings import NAMES, SERVERS, parse_settings
 from agents.member.fingerprints import same_deployment
 from agents.runtime.config import DEFAULT_PORT
 from agents.runtime.errors import AgentError, Exit
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["bundle", "next_commands", "open_bundle_file", "slot_rows"]
 
 INSTALLED = "/etc/anchorline/anchorline-init.dat"
-SERVERS = "ServerNameList"
 ROOTS = (
     Column("ROOT", "name"),
     Column("FINGERPRINT", "fingerprint"),
@@ -193,7 +193,7 @@ def _show_next(terminal: Terminal, commands: Sequence[str]) -> None:
 def _servers(client: Client, settings: Mapping[str, str]) -> list[str]:
     """Where the next machine is to connect, as far as this server can say."""
     if SERVERS in settings:
-        return _list(settings[SERVERS])
+        return _named(settings)
     server = client.get("status")["server"]
     port = str(server["listen"] or "").rpartition(":")[2] or DEFAULT_PORT
     return [f"{server['fqdn']}:{port}"]
@@ -201,13 +201,17 @@ def _servers(client: Client, settings: Mapping[str, str]) -> list[str]:
 
 def _bundled_servers(opened: "Bundle") -> list[str]:
     if SERVERS in opened.settings:
-        return _list(opened.settings[SERVERS])
+        return _named(opened.settings)
     name = opened.chains[0].current_root.name
     return [f"{name.rpartition(' Root ')[0]}:{DEFAULT_PORT}"]
 
 
-def _list(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _named(settings: Mapping[str, str]) -> list[str]:
+    known = {name: settings[name] for name in NAMES if name in settings}
+    try:
+        return [str(server) for server in parse_settings(known).servers]
+    except ValueError as exc:
+        raise AgentError(str(exc), hint="export another bundle") from exc
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from agents.client.memory import Memory
 from agents.client.pings import Pings
 from agents.client.registration import Registering
 from agents.member.answering import pong, proven
+from agents.member.bundle_settings import bundle_settings, take_log_level
 from agents.member.following import answer_ledger_get
 from agents.member.keyring import Keyring
 from agents.member.links import Links
@@ -27,6 +29,7 @@ from agents.member.uplink import Uplink
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
+from agents.runtime.errors import StateError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop, version
 from agents.runtime.listener import Listener
@@ -67,6 +70,15 @@ async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
         clock=clock,
         log=log,
     ) as (keyring, trust):
+        told = bundle_settings(config.state, config.bundle, trust)
+        take_log_level(config.log_level, told)
+        servers = config.servers or list(told.servers)
+        if not servers:
+            raise StateError(
+                f"no server to report to: neither the configuration nor {config.bundle} names one",
+                hint="set `servers`, or export a bundle with --set ServerNameList=HOST:PORT,...",
+            )
+        config = replace(config, servers=servers)
         await Client(config, clock, keyring, trust).serve(stop)
 
 

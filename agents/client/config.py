@@ -8,10 +8,9 @@ from agents.member.options import (
     fingerprint_option,
     log_level_option,
     log_option,
-    not_empty,
     state_option,
 )
-from agents.runtime.config import DEFAULT_PORT, REQUIRED, HostPort, option
+from agents.runtime.config import DEFAULT_PORT, HostPort, option
 from agents.runtime.logs import Level
 
 __all__ = ["Config"]
@@ -22,10 +21,10 @@ class Config:
     """A client: an endpoint."""
 
     servers: list[HostPort] = option(
-        REQUIRED,
-        "Servers or zone servers to report to (ServerNameList), tried in turn.",
+        [],
+        "Servers or zone servers to report to (ServerNameList), tried in turn; empty: those that"
+        " the bundle names.",
         example=["server.example:14172"],
-        check=not_empty,
     )
     listen: HostPort = option(
         HostPort("0.0.0.0", DEFAULT_PORT),  # noqa: S104

@@ -12,6 +12,7 @@ from typing import Any
 from agents.hub.config import Config
 from agents.hub.relaying import relay
 from agents.member.answering import pong, proven
+from agents.member.bundle_settings import bundle_settings, take_log_level
 from agents.member.following import answer_ledger_get
 from agents.member.keyring import Keyring
 from agents.member.links import Links
@@ -69,6 +70,8 @@ async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
         clock=clock,
         log=log,
     ) as (keyring, trust):
+        told = bundle_settings(config.state, config.bundle, trust)
+        take_log_level(config.log_level, told)
         await Hub(config, clock, keyring, trust).serve(stop)
 
 

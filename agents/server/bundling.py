@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agents.member.bundle_settings import parse_settings
 from agents.server.errors import OperationError
 from agents.server.store import bundles
 from pki.bundle import make_bundle
@@ -24,9 +25,13 @@ async def export(
         The file, the deployment fingerprint it shows, and how many were handed out so far.
 
     Raises:
-        OperationError: a setting that a bundle cannot carry.
+        OperationError: a setting that a bundle does not carry, or not so.
     """
     state = server.trust.state
+    try:
+        parse_settings(settings)
+    except ValueError as exc:
+        raise OperationError("bad-input", str(exc)) from exc
     try:
         content = make_bundle(
             server.authority.issuer().key,

@@ -15,6 +15,7 @@ from functools import partial
 
 from agents.member.answering import pong, proven
 from agents.member.approach import Approaches
+from agents.member.bundle_settings import bundle_settings, take_log_level
 from agents.member.following import answer_ledger_get
 from agents.member.keyring import Keyring
 from agents.member.links import Links
@@ -75,6 +76,8 @@ async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
         clock=clock,
         log=log,
     ) as (keyring, trust):
+        told = bundle_settings(config.state, config.bundle, trust)
+        take_log_level(config.log_level, told)
         records = await ZoneRecords.open(config.state / "records.log", clock)
         try:
             await ZoneServer(config, clock, keyring, trust, records).serve(stop)

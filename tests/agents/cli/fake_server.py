@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.runtime.errors import StateError
 from agents.server.api.serve import listening
 from agents.server.errors import OperationError
 
@@ -39,7 +38,7 @@ class FakeOperations:
 
     def note(self, *call: object) -> None:
         if self.broken:
-            raise StateError(f"password is {SECRET}")
+            raise RuntimeError(f"password is {SECRET}")
         self.calls.append(call)
 
     async def status(self) -> Row:

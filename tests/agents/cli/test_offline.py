@@ -73,7 +73,7 @@ def test_the_command_for_the_next_machine_works(file: Path, tmp_path: Path) -> N
     words[place] = str(target)
     assert call(*words).code == 0
     read = tomllib.loads(target.read_text())
-    assert read["servers"] == ["a.example", "b.example:9"]
+    assert read["servers"] == ["a.example:14172", "b.example:9"]
     assert read["expect_fingerprint"] == fingerprint(file)
 
 

@@ -88,7 +88,7 @@ def read_log(path: Path, event: str, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.sockets
-@pytest.mark.req("J6", "A1", "B1")
+@pytest.mark.req("J6", "A1", "B1", "D3")
 def test_from_nothing_to_a_rotated_root(folder: Path) -> None:
     api = folder / "api.sock"
     clock = SystemClock()
@@ -120,17 +120,24 @@ def test_from_nothing_to_a_rotated_root(folder: Path) -> None:
         client = configure(
             folder,
             "client",
-            servers=[rows("status")["server"]["listen"]],
             listen="127.0.0.1:0",
             bundle=str(bundle),
             expect_fingerprint=exported["fingerprint"],
         )
+        nowhere = run("client", "run", "--config", str(client))
+        assert nowhere.returncode == 3
+        assert "no server to report to" in nowhere.stderr
+        # Neither told by hand: the next bundle says where to connect, and how much to log.
+        bundle.unlink()
+        names = f"ServerNameList={rows('status')['server']['listen']}"
+        ask("bundle", "export", str(bundle), "--set", names, "--set", "log_level=debug")
         running.enter_context(daemon(folder, "client", client))
         read_log(folder / "server.log", "client.registered", 1)
         (known,) = rows("clients", "list")
         (shown,) = rows("pki", "show", "--state", str(folder / "client"))
         assert known["id"] == shown["report"]["id"]
         assert known["valid_key"] is True
+        assert '"level":"debug"' in (folder / "client.log").read_text()
 
         # Asked for, not yet due: the second certificate is another one.
         ask("client", "renew", "--now", "--config", str(client))

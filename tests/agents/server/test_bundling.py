@@ -72,6 +72,29 @@ async def test_settings_picked_at_export_are_in_it(server: Server) -> None:
     assert open_bundle(content).settings == picked
 
 
+@pytest.mark.req("D3")
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"ServerNamelist": "a"}, "no setting 'ServerNamelist'"),
+        ({"log_level": "loud"}, "expected one of debug"),
+        ({"port": "0"}, "from 1 to 65535"),
+        ({"port": "14172 "}, "from 1 to 65535"),
+        ({"ServerNameList": "a,,b"}, "expected host:port,host:port"),
+        ({"ServerNameList": ""}, "expected host:port,host:port"),
+        ({"ServerNameList": "a:b"}, "port is 'b'"),
+        ({"ServerNameList": "a b"}, "address is 'a b'"),
+    ],
+)
+async def test_what_nobody_would_read_is_refused_at_export(
+    server: Server, settings: dict[str, str], why: str
+) -> None:
+    with pytest.raises(OperationError, match=why) as refusal:
+        await export(server, ME, settings)
+    assert refusal.value.code == "bad-input"
+    assert await server.store.read(bundles.count) == 0
+
+
 @pytest.mark.parametrize(
     "settings", [{"": "x"}, {"x" * 65: "y"}, {"x": "y" * 5000}, {str(n): "" for n in range(300)}]
 )
