@@ -99,10 +99,9 @@ def bundle_settings(
     """
     kept = folder / KEPT
     before = settings = _read(kept, files)
-    if files.exists(bundle):
-        opened = open_bundle_file(bundle, files=files, expect=None)
-        if _is_as_new(opened, trust):
-            settings = {name: opened.settings[name] for name in NAMES if name in opened.settings}
+    opened = _open(bundle, files)
+    if opened is not None and _is_as_new(opened, trust):
+        settings = {name: opened.settings[name] for name in NAMES if name in opened.settings}
     try:
         parsed = parse_settings(settings)
     except ValueError as exc:
@@ -113,6 +112,14 @@ def bundle_settings(
     if settings != before:
         files.write_atomic(kept, msgspec.json.encode(settings))
     return parsed
+
+
+def _open(bundle: Path, files: Files) -> Bundle | None:
+    """The bundle, if there is one that can be used: whether it is needed was decided before."""
+    try:
+        return open_bundle_file(bundle, files=files, expect=None)
+    except StateError:
+        return None
 
 
 def take_log_level(own: Level | None, told: BundleSettings) -> None:

@@ -5,7 +5,8 @@ need all three (verifying a peer, following the ledger, asking for certificates,
 What a role adds is in that role's own folder.
 
 First start without a ledger needs the init bundle (D4); later starts do not, and take a newer
-bundle as one more source (B6).
+bundle as one more source (B6). A bundle that is refused then is a line in the log: what is known
+is known from the ledger, and a file that somebody has spoilt must not keep a fleet from starting.
 """
 
 import asyncio
@@ -77,7 +78,8 @@ def open_state(
     """The trust of an earlier run, or of the bundle at a first start.
 
     Raises:
-        StateError: there is neither, or what there is cannot be used.
+        StateError: there is neither, or what there is cannot be used. A bundle beside a ledger
+            that is good is not needed, and raises nothing.
     """
     path = state.folder / LEDGER
     trust = Trust.load(path, files=state.files, clock=clock, log=log)
@@ -94,14 +96,22 @@ def open_state(
         trust.persist()
         log.info("bundle.imported", source=str(bundle), deployment=opened.fingerprint)
     elif bundle is not None and state.files.exists(bundle):
-        opened = open_bundle_file(bundle, files=state.files, expect=expect)
-        if opened.deployment != trust.deployment:
-            raise StateError(
-                f"init bundle {bundle} is of deployment {opened.fingerprint}, the state is not",
-                hint="remove the bundle, or start with a state directory of its own",
-            )
-        trust.bundle(opened, source=str(bundle))
+        try:
+            _hear(trust, bundle, files=state.files, expect=expect)
+        except StateError as exc:
+            log.error("bundle.refused", source=str(bundle), reason=str(exc), hint=exc.hint)
     return trust
+
+
+def _hear(trust: Trust, bundle: Path, *, files: Files, expect: str | None) -> None:
+    """Take a bundle as one more source."""
+    opened = open_bundle_file(bundle, files=files, expect=expect)
+    if opened.deployment != trust.deployment:
+        raise StateError(
+            f"init bundle {bundle} is of deployment {opened.fingerprint}, the state is not",
+            hint="remove the bundle, or start with a state directory of its own",
+        )
+    trust.bundle(opened, source=str(bundle))
 
 
 class Member:

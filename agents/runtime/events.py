@@ -124,6 +124,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "bundle.imported": Event(
             "A first start took its trust from an init bundle.", "deployment", "source"
         ),
+        "bundle.refused": Event(
+            "The init bundle cannot be used; work goes on with the ledger that is there.",
+            "hint",
+            "reason",
+            "source",
+        ),
         "certificate.issued": Event(
             "A certificate was signed, and is on record.",
             "fingerprint",

@@ -88,6 +88,14 @@ def test_it_stays_in_force_without_the_bundle_and_when_the_ledger_has_gone_on(ca
     assert case.start() == BundleSettings((HostPort("new.example", 14172),))
 
 
+@pytest.mark.req("D5")
+def test_it_stays_in_force_when_the_bundle_is_spoilt(case: Case) -> None:
+    data = case.put(PICKED)
+    case.start()
+    case.path.write_bytes(data[:-1])
+    assert case.start() == BundleSettings(SERVERS, Level.DEBUG)
+
+
 @pytest.mark.req("B10", "D3")
 def test_a_thief_of_an_old_root_sets_nothing(case: Case) -> None:
     """He can sign a bundle over the history that he knows; ours is longer."""

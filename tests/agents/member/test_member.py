@@ -38,6 +38,17 @@ class TestShown:
         assert member.shown() is None
         assert not member.certified(KIND)
 
+    @pytest.mark.req("E7")
+    def test_nothing_that_is_not_good_yet(self) -> None:
+        site, clock = Deployment(), FakeClock()
+        member = site.member(Role.CLIENT, clock=clock)
+        held = site.certify(member.keyring, KIND)
+        clock.jump(held.leaf.not_before - clock.now())
+        assert member.shown() is held
+        clock.jump(timedelta(seconds=-1))
+        assert member.shown() is None, "set back: a peer would not take it"
+        assert not member.certified(KIND)
+
     def test_nothing_under_a_revoked_root(self) -> None:
         site = Deployment()
         member = site.member(Role.CLIENT)

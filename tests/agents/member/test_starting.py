@@ -13,6 +13,7 @@ from pki import bundle as bundles
 from pki.names import Role
 from tests.support.clock import FakeClock
 from tests.support.deployment import Deployment
+from tests.support.logs import logged
 
 
 class Case:
@@ -127,9 +128,24 @@ def test_a_bundle_of_another_deployment_is_found_by_its_fingerprint(case: Case) 
 def test_a_bundle_of_another_deployment_changes_no_state(case: Case) -> None:
     before = case.start()
     case.bundle.write_bytes(Deployment(id=bytes(16)).bundle())
-    case.refused("is of deployment")
-    case.bundle.unlink()
-    assert case.start() == before
+    with logged() as lines:
+        assert case.start() == before
+    (line,) = (line for line in lines if line["event"] == "bundle.refused")
+    assert "is of deployment" in str(line["reason"])
+    assert line["hint"]
+
+
+@pytest.mark.req("D5")
+@pytest.mark.parametrize("damage", [cut, flipped, empty, longer], ids=lambda d: d.__name__)
+def test_a_bundle_that_was_spoilt_later_keeps_nobody_from_starting(
+    case: Case, damage: Callable[[bytes], bytes]
+) -> None:
+    before = case.start()
+    case.site.rotate()
+    case.bundle.write_bytes(damage(case.site.bundle()))
+    with logged() as lines:
+        assert case.start() == before
+    assert [line["event"] for line in lines] == ["bundle.refused"]
 
 
 def test_a_ledger_without_its_keys_is_not_started_with_new_ones(case: Case) -> None:
