@@ -225,6 +225,7 @@ class Server:
             *(renewal.run() for renewal in self.renewals.values()),
         )
         async with listening(operations, self.config.socket):
+            status.write()  # for a health check at the moment of "ready"
             await until_stopped(stop, loops)
         status.write()
 
