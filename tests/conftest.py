@@ -42,6 +42,7 @@ def _answers(*command: str) -> bool:
 COMPONENTS: Final[dict[str, Callable[[], bool]]] = {
     "fuzz": lambda: True,  # nothing but time
     "simulation": lambda: True,  # nothing but time
+    "mount": lambda: _answers("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
     "strace": lambda: _answers("strace", "-o", "/dev/null", "true"),
     "systemd": lambda: _answers("systemd-analyze", "--version"),
 }

@@ -45,7 +45,7 @@ from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.errors import LinkClosedError, LocalProtocolError
 from protocol.link import Closed, Opened
-from protocol.messages import Message, Ping, Pong, Refused
+from protocol.messages import Enrol, Message, Ping, Pong, Refused
 from protocol.requests import Requests
 
 __all__ = ["Channel", "Handler", "Serving"]
@@ -59,6 +59,9 @@ OFFENCES: Final = frozenset(
     }
 )
 """Ends of an open link that are the peer's doing."""
+
+LIES: Final = frozenset({"identity", "signature"})
+"""Refusals of what a proven peer says in another's name: a line each, as for a link (E5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,6 +405,9 @@ class Channel:
             answer = await self._ask_handler(message)
             if answer is None:
                 return
+            # What is wrong with a request for a certificate is said where it is judged.
+            if isinstance(answer, Refused) and answer.reason in LIES and type(message) is not Enrol:
+                self._say_lie(message, answer)
             while self._wire.write_blocked and self.is_open:
                 await self._room()
             if self.is_open:
@@ -418,6 +424,19 @@ class Channel:
                 "handler.failed", type=type(message).__name__, trace=current_trace.get()
             )
             return Refused(reason="internal", text="the other side failed; its log says how")
+
+    def _say_lie(self, message: Message, answer: Refused) -> None:
+        self._log.warning(
+            "request.refused",
+            kind=self.kind,
+            remote=self.remote,
+            type=type(message).__name__,
+            fingerprint="-" if self.peer is None else self.peer.leaf.fingerprint,
+            expected=f"{self.name} alone",
+            reason=answer.text,
+            remedy="compare the versions of both sides; if equal, treat the peer as hostile",
+            trace=current_trace.get(),
+        )
 
     def _send_answer(self, answer: Message) -> None:
         try:

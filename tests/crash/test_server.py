@@ -9,6 +9,7 @@ import pytest
 from agents.responder.records import IssuedRecord
 from agents.runtime.errors import StateError, UnavailableError
 from agents.server.app import Server
+from agents.server.authority import OWN_KINDS
 from pki import certificates
 from pki.certificates import Kind
 from protocol.messages import Issued, Refused
@@ -17,6 +18,7 @@ from tests.crash.faults import ATOMIC, copy, spread
 from tests.support.clock import FakeClock
 from tests.support.components import Component
 from tests.support.files import Crash, Failure, MemoryFiles
+from tests.support.logs import logged
 from tests.support.servers import enrolled, prepared
 
 Operation = Callable[[Server], Awaitable[None]]
@@ -111,31 +113,33 @@ def _ledgers(files: MemoryFiles) -> list[bytes]:
 # --- enrolment: the durable write is the record of the issue
 
 
-class DyingRecord:
-    """Dies before or after the record is kept, once."""
+class Dying:
+    """A record of issues that dies before or after it keeps the first one."""
 
     def __init__(self, server: Server, *, after: bool) -> None:
-        self._inner = server.issued
+        self._record = server.issued.record
         self._after = after
-        self.died = False
+        self._died = False
 
     async def record(self, issued: IssuedRecord) -> None:
-        if self.died:
-            await self._inner.record(issued)
+        if self._died:
+            await self._record(issued)
             return
-        self.died = True
+        self._died = True
         if self._after:
-            await self._inner.record(issued)
+            await self._record(issued)
         raise Crash("in the middle of an enrolment")
 
 
 @pytest.mark.req("C8")
 @pytest.mark.parametrize("after", [False, True])
-async def test_a_server_that_dies_while_it_issues(tmp_path: Path, after: bool) -> None:
+async def test_a_server_that_dies_while_it_issues(
+    tmp_path: Path, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files, clock, client = MemoryFiles(), FakeClock(), Component()
     async with prepared(tmp_path, files=files, clock=clock) as server:
         before = await server.issued.unexpired(clock.now())
-        server.enrolment._record = DyingRecord(server, after=after)
+        monkeypatch.setattr(server.issued, "record", Dying(server, after=after).record)
         with pytest.raises(Crash):
             await enrolled(server, client, Kind.CLIENT_TLS)
     async with prepared(tmp_path, files=files, clock=clock) as server:
@@ -179,22 +183,19 @@ async def test_a_disk_that_refuses_every_write_costs_nothing_but_the_operation(
 
 @pytest.mark.req("C8")
 async def test_a_database_that_refuses_every_write_issues_nothing_and_says_when_to_ask(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def full(_issued: IssuedRecord) -> None:
+        raise StateError("database or disk is full")
+
     async with prepared(tmp_path) as server:
-
-        class Full:
-            async def record(self, issued: IssuedRecord) -> None:
-                raise StateError("database or disk is full")
-
-        whole = server.enrolment._record
-        server.enrolment._record = Full()
+        monkeypatch.setattr(server.issued, "record", full)
         for _ in range(3):
             answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
             assert isinstance(answer, Refused)
             assert answer.reason == "unavailable"
             assert answer.retry_after
-        server.enrolment._record = whole
+        monkeypatch.undo()
         assert isinstance(await enrolled(server, Component(), Kind.CLIENT_TLS), Issued)
 
 
@@ -245,30 +246,47 @@ async def test_a_clock_that_jumps_is_survived_and_nothing_is_lost(
         chain = server.authority.chain
         head = server.trust.head(server.authority.slot)
     clock.jump(timedelta(days=days))
-    async with prepared(tmp_path, files=files, clock=clock) as server:
-        assert server.authority.chain == chain
-        check_whole(server)
-        server.authority.sign_head()
-        after = server.trust.head(server.authority.slot)
-        assert head is not None
-        assert after is not None
-        assert after.time > head.time
-        # What cannot be signed now is named; everything else goes on.
-        answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
-        assert isinstance(answer, Issued) or answer.reason in ("request", "unavailable")  # type: ignore[union-attr]  # Pending is none of them
-        await make_root(server)
-        check_whole(server)
-    clock.jump(timedelta(days=-days))
-    async with prepared(tmp_path, files=files, clock=clock) as server:
-        check_whole(server)
-        assert server.authority.chain.begins_with(chain)
-        assert server.authority.chain.last.n == chain.last.n + 1
-        if days > 0:  # a root that begins in ten years signs nothing now, and says what to do
-            with pytest.raises(UnavailableError, match="no server-tls key can be signed"):
-                await server.certify(Kind.SERVER_TLS, "test")
-            clock.move(timedelta(minutes=1))
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            assert server.authority.chain == chain
+            check_kept(server)
+            server.authority.sign_head()
+            after = server.trust.head(server.authority.slot)
+            assert head is not None
+            assert after is not None
+            assert after.time > head.time
+            if days < 0:  # no certificate of ours has begun, nor has the root
+                assert _named(lines) >= {kind.value for kind in OWN_KINDS}
             await make_root(server)
             check_whole(server)
-        for kind in (Kind.SERVER_TLS, Kind.CLIENT_CA):
-            await server.certify(kind, "test")
-        assert isinstance(await enrolled(server, Component(), Kind.CLIENT_TLS), Issued)
+    clock.jump(timedelta(days=-days))
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            check_kept(server)
+            assert server.authority.chain.begins_with(chain)
+            assert server.authority.chain.last.n == chain.last.n + 1
+            if days > 0:  # a root that begins in ten years signs nothing now: another one does
+                assert _named(lines) >= {kind.value for kind in OWN_KINDS}
+                with pytest.raises(UnavailableError, match="no server-tls key can be signed"):
+                    await server.certify(Kind.SERVER_TLS, "test")
+                clock.move(timedelta(minutes=1))
+                await make_root(server)
+            check_whole(server)
+            for kind in (Kind.SERVER_TLS, Kind.CLIENT_CA):
+                await server.certify(kind, "test")
+            assert isinstance(await enrolled(server, Component(), Kind.CLIENT_TLS), Issued)
+
+
+def check_kept(server: Server) -> None:
+    """No key is lost, whatever the clock says of certificates."""
+    chain = server.authority.chain
+    assert server.authority.can_sign
+    assert list(server.standby.load()) == list(chain.state.next)
+    assert server.trust.latest_head() is not None
+
+
+def _named(lines: list[dict[str, object]]) -> set[object]:
+    """The kinds of keys of which it was said that they cannot be signed, and what to do."""
+    said = [line for line in lines if line["event"] == "key.renewal_failed"]
+    assert all("clock" in str(line["hint"]) for line in said)
+    return {line["kind"] for line in said}

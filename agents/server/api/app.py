@@ -34,7 +34,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agents.runtime import logs
-from agents.runtime.errors import UnavailableError
+from agents.runtime.errors import StateError, UnavailableError
 from agents.server.api import input as incoming
 from agents.server.api.operations import Operations
 from agents.server.api.peer import Credentials, may_administer
@@ -197,7 +197,8 @@ def _route(path: str, method: str, call: Call) -> Route:
             answer = await call(request)
         except OperationError as exc:
             return _error(exc.code, exc.text, exc.hint)
-        except UnavailableError as exc:
+        except (UnavailableError, StateError) as exc:
+            # A full disk, say, or a root without its private half: it says what to do.
             return _error("unavailable", exc.text, exc.hint, status=503)
         except Exception:
             log.exception("api.failed", method=method, path=path, actor=_actor(request))
