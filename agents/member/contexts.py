@@ -10,9 +10,13 @@ from OpenSSL import SSL
 
 from agents.member.keyring import Credential
 from agents.member.trust import Trust
+from pki.keys import KeyId
 from protocol import tls
 
-__all__ = ["Contexts"]
+__all__ = ["MAX_SHOWN", "Contexts"]
+
+MAX_SHOWN = 4
+"""TLS keys that are remembered: who asks for a certificate names the one that it saw."""
 
 
 class Contexts:
@@ -28,6 +32,12 @@ class Contexts:
         self._credential = credential
         self._made_for: tuple[int, bytes | None] | None = None
         self._cache: dict[str, SSL.Context] = {}
+        self._shown: dict[KeyId, None] = {}
+
+    @property
+    def shown_keys(self) -> frozenset[KeyId]:
+        """The last few keys that we have proven as a TLS server; older links have ended."""
+        return frozenset(self._shown)
 
     def server(self) -> SSL.Context:
         """For the side that is the TLS server.
@@ -38,8 +48,14 @@ class Contexts:
         held = self._credential()
         if held is None:
             raise LookupError("no certificate yet")
-        shown = tls.Credentials(held.chain, held.key)
-        return self._get("server", held, lambda: tls.server_context(shown, self._trust.roots))
+        return self._get("server", held, lambda: self._make_server(held))
+
+    def _make_server(self, held: Credential) -> SSL.Context:
+        self._shown.pop(held.leaf.key_id, None)
+        self._shown[held.leaf.key_id] = None
+        for oldest in list(self._shown)[:-MAX_SHOWN]:
+            del self._shown[oldest]
+        return tls.server_context(tls.Credentials(held.chain, held.key), self._trust.roots)
 
     def member(self) -> SSL.Context:
         """For a TLS client that shows its certificate."""

@@ -150,6 +150,10 @@ class Trust:
         """What a LEDGER_GET is answered with (ledger, section 5)."""
         return catchup.answer(self._state, slot, n, entry_id)
 
+    def has(self, slot: bytes, n: int, entry_id: bytes) -> bool:
+        """Whether this is an entry of a chain that we follow."""
+        return slot in self.slots and self.chain(slot).has(n, entry_id)
+
     def persist(self) -> None:
         """Write the state as it is; for a first start."""
         self._file.write(state.encode_state(self._state))
@@ -182,9 +186,7 @@ class Trust:
             now = self._clock.now()
             refused = self.denied | state.revoked(self._state)
             try:
-                return check_peer(
-                    chain, expectation(), roots=self.trusted, denied=refused, now=now
-                )
+                return check_peer(chain, expectation(), roots=self.trusted, denied=refused, now=now)
             except PKIError as exc:
                 raise Refusal(_code(exc), str(exc), time=int(now.timestamp())) from exc
 

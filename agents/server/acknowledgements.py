@@ -28,10 +28,10 @@ class Acknowledgements:
 
         One that names no entry of ours says nothing here, and whoever sends many fills nothing.
         """
-        if not _names_ours(ack, trust):
+        if not trust.has(ack.slot, ack.n, ack.entry_id):
             return
         held = self._held.get((ack.slot, ack.component))
-        if held is not None and held.n > ack.n and _names_ours(held, trust):
+        if held is not None and held.n > ack.n and trust.has(ack.slot, held.n, held.entry_id):
             return
         if held is not None and _said(held) == _said(ack):
             return
@@ -41,10 +41,6 @@ class Acknowledgements:
     def of(self, slot: bytes) -> Mapping[bytes, AckRecord]:
         """Those for one slot, by component."""
         return {component: ack for (s, component), ack in self._held.items() if s == slot}
-
-
-def _names_ours(ack: AckRecord, trust: Trust) -> bool:
-    return ack.slot in trust.slots and trust.chain(ack.slot).has(ack.n, ack.entry_id)
 
 
 def _said(ack: AckRecord) -> tuple[object, ...]:

@@ -11,12 +11,14 @@ Start, in this order; a refusal anywhere leaves what was there as it was:
 
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from agents.member.contexts import MAX_SHOWN
 from agents.member.keyring import Keyring
 from agents.member.links import Links
 from agents.member.member import LEDGER, Member
@@ -167,7 +169,8 @@ class Server:
         )
         self.renewals = {kind: self._renewal(kind) for kind in OWN_KINDS}
         self.listener: Listener | None = None
-        self._tls_keys = {held.leaf.key_id for held in self.keyring.credentials}
+        self._tls_keys: deque[KeyId] = deque(maxlen=MAX_SHOWN)
+        self._note_tls_key()
         self._approved: list[Approval] = []
         self._zone_ids: frozenset[bytes] = frozenset()
         self._trouble = Trouble()
@@ -183,19 +186,9 @@ class Server:
         self.authority.reconcile()
         for kind in OWN_KINDS:
             if not self.member.certified(kind) and self.authority.can_sign:
-                await self._certify_or_say(kind)
+                await self.certify(kind, "first start")
         if self.authority.can_sign and self.clock.now() >= self.authority.head_due():
             self.authority.sign_head()
-
-    async def _certify_or_say(self, kind: Kind) -> None:
-        """A root that has not begun (a wrong clock, now or then) keeps no administrator out.
-
-        He sees what is wrong, and can make a new root; `renewals` try again.
-        """
-        try:
-            await self.certify(kind, "first start")
-        except UnavailableError as exc:
-            log.error("key.renewal_failed", kind=kind.value, reason=str(exc), hint=exc.hint)
 
     async def serve(self, stop: Stop, stack: AsyncExitStack) -> None:
         """Open the doors, work, and close them when asked."""
@@ -250,7 +243,7 @@ class Server:
         try:
             await self.authority.certify(kind, reason)
         except StateError as exc:
-            raise UnavailableError(exc.text, hint=exc.hint) from exc
+            raise UnavailableError(str(exc)) from exc
         self._keys_changed()
 
     def _open(self) -> tuple[Trust, Keyring]:
@@ -424,9 +417,14 @@ class Server:
             raise StateError("no HEAD names the last entry of our own ledger")
         return head
 
+    def _note_tls_key(self) -> None:
+        held = self.keyring.credential(Kind.SERVER_TLS)
+        if held is not None and held.leaf.key_id not in self._tls_keys:
+            self._tls_keys.append(held.leaf.key_id)
+
     def _keys_changed(self) -> None:
         """Our own keys were renewed: show the new ones, and plan their next renewals."""
-        self._tls_keys |= {held.leaf.key_id for held in self.keyring.credentials}
+        self._note_tls_key()
         self.member.credential_changed()
         for renewal in self.renewals.values():
             renewal.poke()

@@ -47,7 +47,6 @@ from agents.zone_server.config import Config
 from agents.zone_server.records import ZoneRecords
 from agents.zone_server.reporting import Reporting
 from pki.certificates import Kind
-from pki.keys import KeyId
 from pki.names import Role
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
@@ -143,7 +142,7 @@ class ZoneServer:
             self.member,
             enrolment=self.enrolment,
             registry=self.registry,
-            shown=lambda: frozenset(self._tls_keys),
+            shown=lambda: self.member.contexts.shown_keys,
             acknowledged=self._acknowledged,
             head=self._head_for_clients,
             spread=lambda: self.member.following.spread,
@@ -158,7 +157,6 @@ class ZoneServer:
         self.renewals = {kind: self._renewal(kind) for kind in KINDS}
         self._approaches = Approaches()
         self._asked: dict[Address, LinkClass] = {}
-        self._tls_keys: set[KeyId] = {held.leaf.key_id for held in keyring.credentials}
         self._withheld: HeadNotice | None = None
 
     async def serve(self, stop: Stop) -> None:
@@ -297,7 +295,6 @@ class ZoneServer:
                 await self.clock.sleep(_pause(exc.retry_after))
                 continue
             self._approaches.enrolled()
-            self._keys_changed()
             channel.close(CloseCode.NORMAL)
 
     async def _joined(self, channel: Channel) -> None:
@@ -321,7 +318,6 @@ class ZoneServer:
         if hub is None:
             raise UnavailableError("no hub is connected")
         await self.member.enrol(hub, kind, RELAYED, reason=reason)
-        self._keys_changed()
         hub = self._hub()
         if hub is not None and hub.peer is not None:
             await self.member.acknowledge(hub, hub.peer.name.id)
@@ -341,6 +337,12 @@ class ZoneServer:
         )
 
     async def _acknowledged(self, record: AckRecord) -> None:
+        """Keep an acknowledgement of an entry that we have; whoever invents some fills nothing.
+
+        A client may be ahead of us, so what we do not know yet is to be said again.
+        """
+        if not self.trust.has(record.slot, record.n, record.entry_id):
+            raise UnavailableError("no entry that we know is acknowledged")
         await self.records.save_ack(record)
         self.reporting.acknowledged(record)
 
@@ -361,9 +363,6 @@ class ZoneServer:
     def _client_settings(self) -> dict[str, str]:
         window = self.settings.policies()[Kind.CLIENT_TLS].window
         return {WINDOW: str(int(window.total_seconds() // 3600))}
-
-    def _keys_changed(self) -> None:
-        self._tls_keys |= {held.leaf.key_id for held in self.keyring.credentials}
 
     def _settings_changed(self) -> None:
         for renewal in self.renewals.values():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agents.member.contexts import MAX_SHOWN
 from pki.certificates import Kind
 from pki.names import Role
 from tests.support.deployment import Deployment
@@ -42,6 +43,20 @@ def test_the_same_after_a_head_that_changes_no_trust() -> None:
     site.deny()
     site.teach(member.trust)
     assert member.contexts.enrolment() is before
+
+
+@pytest.mark.req("A7")
+def test_the_last_tls_keys_are_remembered_and_nothing_else() -> None:
+    site = Deployment()
+    member = site.member(Role.ZONE_SERVER)
+    site.certify(member.keyring, Kind.CLIENT_CA)
+    assert member.contexts.shown_keys == frozenset()
+    shown = []
+    for _ in range(MAX_SHOWN + 2):
+        held = site.certify(member.keyring, Kind.ZONE_SERVER_TLS)
+        member.contexts.server()
+        shown.append(held.leaf.key_id)
+    assert member.contexts.shown_keys == frozenset(shown[-MAX_SHOWN:])
 
 
 def test_no_server_without_a_certificate() -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from agents.runtime.clock import SystemClock
 from agents.runtime.dialer import DialError, dial, refuse
 from agents.runtime.files import DISK
 from agents.zone_server.app import _pause
+from pki.acknowledgements import make_ack
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
@@ -147,6 +148,10 @@ async def test_it_serves_clients_and_its_hub_and_opens_no_connection(tmp_path: P
         assert held is not None
         assert held.issuer_id == zone.id
 
+        # What it acknowledges is kept if it is an entry of ours, and told to the hub.
+        assert isinstance(await uplink.visit(acknowledge(client, bytes(32))), Refused)
+        assert isinstance(await uplink.visit(acknowledge(client, site.slot)), Done)
+
         # A hub comes: it hears of the client, and of everything that was signed.
         link = await hub.dial(zone.port("hub_listen"))
         assert link.link_class is LinkClass.MEMBER
@@ -156,6 +161,8 @@ async def test_it_serves_clients_and_its_hub_and_opens_no_connection(tmp_path: P
         reported = [r for r in hub.received if isinstance(r, Report) and r.clients]
         assert reported[0].clients[0].id == client.id
         assert reported[0].issued == 2
+        told = [ack.slot for r in hub.received if isinstance(r, Report) for ack in r.acks]
+        assert told == [site.slot]
 
         # A new root: it catches up over the hub's link, and asks there for new certificates.
         await link.request(Settings(revision=1, values={}))
@@ -184,6 +191,18 @@ async def register(channel: Channel) -> Message:
     return await channel.request(
         Register(full=True, host="outside", port=1, address=HOST, version="1")
     )
+
+
+def acknowledge(client: Member, slot: bytes) -> Callable[[Channel], Awaitable[Message]]:
+    last = client.trust.last(client.trust.slots[0])
+    spki, signature = make_ack(client.keyring.identity, slot, last.n, last.id)
+
+    async def send(channel: Channel) -> Message:
+        return await channel.request(
+            Ack(slot=slot, n=last.n, entry_id=last.id, spki=spki, signature=signature)
+        )
+
+    return send
 
 
 @pytest.mark.req("E2")
