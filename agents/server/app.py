@@ -186,9 +186,19 @@ class Server:
         self.authority.reconcile()
         for kind in OWN_KINDS:
             if not self.member.certified(kind) and self.authority.can_sign:
-                await self.certify(kind, "first start")
+                await self._certify_or_say(kind)
         if self.authority.can_sign and self.clock.now() >= self.authority.head_due():
             self.authority.sign_head()
+
+    async def _certify_or_say(self, kind: Kind) -> None:
+        """A root that has not begun (a wrong clock, now or then) keeps no administrator out.
+
+        He sees what is wrong, and can make a new root; `renewals` try again.
+        """
+        try:
+            await self.certify(kind, "first start")
+        except UnavailableError as exc:
+            log.error("key.renewal_failed", kind=kind.value, reason=str(exc), hint=exc.hint)
 
     async def serve(self, stop: Stop, stack: AsyncExitStack) -> None:
         """Open the doors, work, and close them when asked."""
@@ -243,7 +253,7 @@ class Server:
         try:
             await self.authority.certify(kind, reason)
         except StateError as exc:
-            raise UnavailableError(str(exc)) from exc
+            raise UnavailableError(exc.text, hint=exc.hint) from exc
         self._keys_changed()
 
     def _open(self) -> tuple[Trust, Keyring]:
