@@ -27,11 +27,12 @@ from agents.runtime.backoff import Backoff
 from agents.runtime.channel import Channel, Handler
 from agents.runtime.dialer import DialError, dial
 from agents.runtime.errors import UnavailableError
+from agents.runtime.tasks import first_of, within
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
-from protocol.messages import Done, HeadNotice, Neighbour, PeerHello, Refused, Registered
+from protocol.messages import Done, Neighbour, PeerHello, Refused, Registered
 
 __all__ = ["Chain", "Place"]
 
@@ -149,7 +150,7 @@ class Chain:
             self._poke()
         else:
             self._early = self.backward = None
-            self._member.spawn(_replace(early))
+            self._member.spawn(early.retire(CloseCode.SUPERSEDED))
 
     def accept(self, channel: Channel, hello: PeerHello) -> Done | Refused:
         """Take the sender as our backward neighbour, if it may be."""
@@ -161,8 +162,8 @@ class Chain:
         self._early = None if self._placed else channel
         channel.on_closed.add_done_callback(lambda _: self._backward_ended(channel))
         if held is not None and held is not channel:
-            self._member.spawn(_replace(held))
-        self._member.spawn(self._greet(channel))
+            self._member.spawn(held.retire(CloseCode.SUPERSEDED))
+        self._member.spawn(self._member.following.greet(channel))
         return Done()
 
     def _refusal(self, id: bytes) -> Refused | None:
@@ -207,17 +208,17 @@ class Chain:
             return
         held, self.forward = self.forward, channel
         if held is not None:
-            self._member.spawn(_replace(held))
-        self._member.spawn(self._greet(channel))
+            self._member.spawn(held.retire(CloseCode.SUPERSEDED))
+        self._member.spawn(self._member.following.greet(channel))
         await self._until_stale(channel, version, moved)
         if channel.is_closed and not moved.is_set():
             # It may be going away, or gone: either way the responder hears of it soon.
             self._poke()
-            await self._pause(moved, REST)
+            await within(REST, moved)
 
     def _drop_forward(self) -> None:
         if self.forward is not None:
-            self._member.spawn(_replace(self.forward))
+            self._member.spawn(self.forward.retire(CloseCode.SUPERSEDED))
             self.forward = None
 
     async def _reach(self, target: Neighbour, moved: asyncio.Event) -> Channel | None:
@@ -228,7 +229,7 @@ class Chain:
                 return await self._dial(target)
             except UnavailableError as exc:
                 self._failed(target, backoff.failures + 1, exc)
-                await self._pause(moved, backoff.next(exc.retry_after))
+                await within(backoff.next(exc.retry_after), moved)
         return None
 
     def _failed(self, target: Neighbour, failures: int, error: UnavailableError) -> None:
@@ -295,36 +296,12 @@ class Chain:
                 self._lost[neighbour.id] = None
         self._poke()
 
-    async def _greet(self, channel: Channel) -> None:
-        """Tell a new neighbour the newest HEAD that we know; it does the same."""
-        head = self._member.trust.latest_head()
-        if head is not None:
-            await channel.request(HeadNotice(head=head, spread=self._member.following.spread))
-
     async def _until_stale(self, channel: Channel, version: object, moved: asyncio.Event) -> None:
-        waiting = [
-            asyncio.ensure_future(channel.closed()),
-            asyncio.ensure_future(moved.wait()),
-            asyncio.ensure_future(self._member.changed_from(Kind.CLIENT_TLS, version)),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-
-    async def _pause(self, moved: asyncio.Event, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await moved.wait()
-        except TimeoutError:
-            return
-
-
-async def _replace(channel: Channel) -> None:
-    """End a link that another has taken the place of, once nothing is under way on it."""
-    await channel.drain()
-    channel.close(CloseCode.SUPERSEDED)
+        await first_of(
+            channel.closed(),
+            moved.wait(),
+            self._member.changed_from(Kind.CLIENT_TLS, version),
+        )
 
 
 def _id(channel: Channel) -> bytes:

@@ -6,7 +6,6 @@ server opens no connection inwards. Heads and settings go outwards, requests in 
 inwards; what the hub itself knows of the ledger it answers itself.
 """
 
-import asyncio
 from typing import Any
 
 from agents.hub.config import Config
@@ -33,7 +32,7 @@ from agents.runtime.dialer import dial
 from agents.runtime.errors import UnavailableError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
-from agents.runtime.tasks import Tasks, until_stopped
+from agents.runtime.tasks import Tasks, first_of, until_stopped
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
@@ -183,7 +182,7 @@ class Hub:
             if channel.link_class is LinkClass.MEMBER:
                 backoff.reset()
             if held is not None:
-                self.tasks.spawn(_replace(held))
+                self.tasks.spawn(held.retire(CloseCode.SUPERSEDED))
             held = channel
             await self._until_stale(channel, state)
             if channel.link_class is not LinkClass.MEMBER:
@@ -209,20 +208,10 @@ class Hub:
 
     async def _greet(self, zone: Channel) -> None:
         await tell([zone], self.settings.message)
-        head = self.member.trust.latest_head()
-        if head is not None:
-            await tell([zone], HeadNotice(head=head, spread=self.member.following.spread))
+        await self.member.following.greet(zone)
 
     async def _until_stale(self, channel: Channel, state: object) -> None:
-        waiting = [
-            asyncio.ensure_future(channel.closed()),
-            asyncio.ensure_future(self.member.changed_from(Kind.HUB_TLS, state)),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        await first_of(channel.closed(), self.member.changed_from(Kind.HUB_TLS, state))
 
     async def _server_link(self, channel: Channel) -> None:
         self.links.add(channel)
@@ -243,8 +232,3 @@ class Hub:
             "server": str(self.config.server),
             "zone_servers": [str(address) for address in self.config.zone_servers],
         }
-
-
-async def _replace(channel: Channel) -> None:
-    await channel.drain()
-    channel.close(CloseCode.SUPERSEDED)

@@ -78,6 +78,16 @@ class Following:
         if self._is_worth_a_pull(channel, notice):
             await self._pull(channel, notice)
 
+    async def greet(self, channel: Channel) -> None:
+        """Tell a new link the newest HEAD that we know; it does the same.
+
+        Raises:
+            UnavailableError: the link broke.
+        """
+        head = self._trust.latest_head()
+        if head is not None:
+            await channel.request(HeadNotice(head=head, spread=self.spread))
+
     async def catch_up(self, channel: Channel, notice: HeadNotice | None = None) -> bool:
         """Pull every slot from this link until it has no more; True if ours changed.
 

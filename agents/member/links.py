@@ -102,15 +102,11 @@ class Links:
                 old = self._accepted_members()
                 await member.clock.sleep(SETTLED)
                 for channel in old:
-                    member.tasks.spawn(self._remake(channel), hold=False)
+                    renewed = channel.retire(CloseCode.TRUST_CHANGED, "our certificate was renewed")
+                    member.tasks.spawn(renewed, hold=False)
 
     def _accepted_members(self) -> list[Channel]:
         return [c for c in self if c in self._accepted and c.link_class is LinkClass.MEMBER]
-
-    @staticmethod
-    async def _remake(channel: Channel) -> None:
-        await channel.drain()
-        channel.close(CloseCode.TRUST_CHANGED, "our certificate was renewed")
 
     def _close_uncovered(self) -> None:
         for channel in self:

@@ -11,7 +11,7 @@ is known from the ledger, and a file that somebody has spoilt must not keep a fl
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from agents.runtime.errors import StateError
 from agents.runtime.files import DISK, Files
 from agents.runtime.logs import Logger
 from agents.runtime.network import Endpoint
-from agents.runtime.tasks import Tasks
+from agents.runtime.tasks import Tasks, first_of
 from pki import bundle as bundles
 from pki import certificates
 from pki import trust as ledger_trust
@@ -239,15 +239,9 @@ class Member:
     async def changed_from(self, kind: Kind, version: object) -> None:
         """Wait until links that were made with `version` are to be made again."""
         while self.version(kind) == version:
-            waiting = {
-                asyncio.ensure_future(self.trust.changed(self.trust.revision)),
-                asyncio.ensure_future(self._credentials_changed.wait()),
-            }
-            try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in waiting:
-                    task.cancel()
+            await first_of(
+                self.trust.changed(self.trust.revision), self._credentials_changed.wait()
+            )
 
     def _longest_spread(self) -> float:
         """A quarter of the shortest window that we hold a certificate with (B13)."""
@@ -258,6 +252,3 @@ class Member:
         """Tell this responder how far we have followed, if it has not heard."""
         if self.acknowledgement.due(responder):
             await self.acknowledgement.send(channel, responder)
-
-
-Exchange = Callable[[Channel], Awaitable[None]]

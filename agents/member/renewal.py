@@ -20,6 +20,7 @@ from agents.member.trust import Trust
 from agents.runtime.clock import Clock, look_again
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger
+from agents.runtime.tasks import first_of
 from agents.runtime.trace import tracing
 from agents.runtime.trouble import Trouble
 from pki import rotation
@@ -131,15 +132,7 @@ class Renewal:
         return held is not None and held.root == self._trust.newest_root
 
     async def _until(self, date: datetime) -> None:
-        waiting = {
-            asyncio.ensure_future(look_again(self._clock, date)),
-            asyncio.ensure_future(self._poked.wait()),
-        }
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        await first_of(look_again(self._clock, date), self._poked.wait())
 
     def _held(self) -> Held | None:
         credential = self._keyring.credential(self.kind)

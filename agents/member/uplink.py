@@ -174,8 +174,7 @@ class Uplink:
                 await self.opened(channel)
         finally:
             if old is not None:
-                await old.drain()
-                old.close(CloseCode.SUPERSEDED)
+                await old.retire(CloseCode.SUPERSEDED)
 
     async def _until_stale(self, channel: Channel, version: object) -> None:
         await first_of(

@@ -247,6 +247,11 @@ class Channel:
                 async with asyncio.timeout(within):
                     await drained
 
+    async def retire(self, code: CloseCode, text: str = "") -> None:
+        """End a link that is not needed any more, once nothing is under way on it."""
+        await self.drain()
+        self.close(code, text)
+
     def announce(self) -> None:
         """Write the line that says that this link is open; its end has one too, then."""
         self._announced = True

@@ -131,6 +131,10 @@ class FakeChannel:
     async def drain(self, within: float = 10.0) -> None:
         await asyncio.sleep(0)
 
+    async def retire(self, code: CloseCode, text: str = "") -> None:
+        await self.drain()
+        self.close(code, text)
+
 
 def pair(
     left: Answering, right: Answering, *, left_is: Peer | None = None, right_is: Peer | None = None
