@@ -26,6 +26,7 @@ from hmac import compare_digest
 from agents.responder import neighbourhoods
 from agents.responder.neighbourhoods import Member, Plan, Policy, Position
 from agents.responder.records import ClientRecord, RegistryStore
+from agents.runtime.admission import Buckets
 from agents.runtime.clock import Clock
 from agents.runtime.logs import Logger
 from pki.peers import Peer
@@ -35,6 +36,12 @@ __all__ = ["Registry", "Row"]
 
 MISSED = 3
 """Longest registration intervals after which a silent client is no longer planned with."""
+LOSSES = 4
+"""Reports of a lost neighbour that one client may make in a row."""
+LOSS_INTERVAL = 30.0
+"""Seconds after which it may make one more."""
+LOSS_REPORTERS = 10_000
+"""Reporters that are counted; the longest unseen is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,7 @@ class Registry:
         self._subnets: dict[str, _Subnet] = {}
         self._standing: dict[bytes, tuple[str, Member]] = {}  # where each of their members is
         self._due: list[tuple[float, str]] = []  # a heap: when to look for the silent, and where
+        self._reports = Buckets(burst=LOSSES, interval=LOSS_INTERVAL, capacity=LOSS_REPORTERS)
         self.revision = 0
         self.changed: set[bytes] = set()
         """Clients whose row changed since somebody last took this set away, silence included."""
@@ -142,9 +150,10 @@ class Registry:
     async def adopt(self, rows: Sequence[ClientRecord]) -> None:
         """Take rows that another responder of ours reports; they are not planned here.
 
-        A client that registers with us is ours, whatever another says of it.
+        A client that is present at one responder is not another's to tell of: one that has moved
+        is told of again when the first has missed it.
         """
-        believed = [row for row in rows if not self._is_ours(row.id)]
+        believed = [row for row in rows if not self._is_present_elsewhere(row)]
         await self._store.save(believed)
         for row in believed:
             before = self._rows.get(row.id)
@@ -157,11 +166,9 @@ class Registry:
         record = self._rows.get(id)
         return None if record is None else record.responder
 
-    def _is_ours(self, id: bytes) -> bool:
-        record = self._rows.get(id)
-        return (
-            record is not None and record.responder == self._responder and self._is_present(record)
-        )
+    def _is_present_elsewhere(self, row: ClientRecord) -> bool:
+        held = self._rows.get(row.id)
+        return held is not None and held.responder != row.responder and self._is_present(held)
 
     async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         """Take a registration of the client that `peer` proves."""
@@ -240,9 +247,13 @@ class Registry:
         )
 
     def _note_lost(self, reporter: bytes, lost: Sequence[bytes]) -> None:
-        """Believe a report of a neighbour about its neighbour, and of nobody else."""
+        """Believe a report of a neighbour about its neighbour, and of nobody else.
+
+        A few in a row, for a whole rack can go; then one a while, or one liar could have a
+        subnet planned without everybody beside him.
+        """
         position = self._position(reporter) if lost else None
-        if position is None:
+        if position is None or self._reports.take(reporter.hex(), self._clock.monotonic()) > 0:
             return
         neighbours = {m.id for m in (position.forward, position.backward) if m is not None}
         for id in neighbours.intersection(lost):

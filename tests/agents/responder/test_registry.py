@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agents.responder import neighbourhoods
 from agents.responder.neighbourhoods import Member, Plan, Policy
 from agents.responder.records import ClientRecord
-from agents.responder.registry import MISSED, Registry
+from agents.responder.registry import LOSS_INTERVAL, LOSSES, MISSED, Registry
 from agents.runtime import logs
 from agents.runtime.errors import StateError
 from pki import certificates, issuance, keys
@@ -606,6 +606,20 @@ async def test_nobody_else_is_believed(line: Line) -> None:
     assert neighbours(await two.says()) == ("127.0.1.11", "127.0.1.13")
 
 
+async def test_one_liar_cannot_have_a_subnet_planned_without_everybody_beside_him(
+    line: Line,
+) -> None:
+    clients = await line.clients(*(f"127.0.1.{n}" for n in range(11, 22)))
+    liar, *others = clients
+    for other in others:
+        await liar.says(lost=[other.id])
+    present = [other for other in others if line.registry.row(other.id).present]  # type: ignore[union-attr]
+    assert len(present) == len(others) - LOSSES
+    line.clock.move_network(LOSS_INTERVAL)
+    await liar.says(lost=[present[0].id])
+    assert not line.registry.row(present[0].id).present  # type: ignore[union-attr]
+
+
 async def test_a_copied_machine_reports_nobody_lost(line: Line) -> None:
     one, two = await line.clients("127.0.1.11", "127.0.1.12")
     refused(await one.asks(Register(token=b"copy", lost=[two.id])), "cloned")
@@ -668,6 +682,20 @@ async def test_a_zone_server_cannot_take_a_client_that_registers_here(line: Line
     assert line.registry.responder_of(two.id) == line.registry.responder_of(one.id) != ZONE
     assert neighbours(await one.says()) == (None, "127.0.1.12")
     await two.says()  # and its token is still the one on record
+
+
+async def test_a_zone_server_cannot_take_a_client_of_another(line: Line) -> None:
+    one = (await line.clients("127.0.1.11"))[0]
+    other, thief = b"\x55" * 16, b"\x66" * 16
+    there = replace(reported(one, responder=other), id=b"\x77" * 16)
+    await line.registry.adopt([there])
+    await line.registry.adopt([replace(there, responder=thief)])
+    assert line.registry.responder_of(there.id) == other
+    await line.registry.adopt(
+        [replace(there, lost_at=line.clock.now())]
+    )  # it has left, says its own
+    await line.registry.adopt([replace(there, responder=thief)])
+    assert line.registry.responder_of(there.id) == thief
 
 
 @pytest.mark.req("F1")
