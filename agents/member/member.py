@@ -94,7 +94,12 @@ def open_state(
             ledger_trust.from_bundle(opened), path=path, files=state.files, clock=clock, log=log
         )
         trust.persist()
-        log.info("bundle.imported", source=str(bundle), deployment=opened.fingerprint)
+        log.info(
+            "bundle.imported",
+            source=str(bundle),
+            deployment=opened.deployment.hex(),
+            deployment_fingerprint=opened.fingerprint,
+        )
     elif bundle is not None and state.files.exists(bundle):
         try:
             _hear(trust, bundle, files=state.files, expect=expect)

@@ -49,7 +49,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "by_peer": "whether the other side said so",
         "client": "id of a client",
         "code": "the close code, as a name",
-        "deployment": "the deployment, or its fingerprint, in hex",
+        "count": "how many",
+        "deployment": "id of the deployment, 32 hex digits",
+        "deployment_fingerprint": "fingerprint of the deployment, as `bundle export` shows it",
         "entry_id": "id of a ledger entry",
         "expected": "who or what should have been there",
         "failures": "attempts in a row that failed",
@@ -121,8 +123,17 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "peer_role",
             "remote",
         ),
+        "bundle.exported": Event(
+            "An administrator was handed an init bundle; `count` were handed out by now.",
+            "actor",
+            "count",
+            "deployment_fingerprint",
+        ),
         "bundle.imported": Event(
-            "A first start took its trust from an init bundle.", "deployment", "source"
+            "A first start took its trust from an init bundle.",
+            "deployment",
+            "deployment_fingerprint",
+            "source",
         ),
         "bundle.refused": Event(
             "The init bundle cannot be used; work goes on with the ledger that is there.",
@@ -180,6 +191,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "deployment.founded": Event(
             "The first start of a server made a root and a ledger.",
             "deployment",
+            "deployment_fingerprint",
             "fingerprint",
             "name",
         ),
@@ -313,14 +325,17 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "trace",
             "type",
         ),
-        "root.created": Event("A new root is the newest.", "fingerprint", "name"),
+        "root.created": Event("A new root is the newest.", "actor", "fingerprint", "name"),
         "root.key_missing": Event(
             "The newest root's private half is missing: restore the newest backup.", "fingerprint"
         ),
         "root.old": Event(
             "The newest root is older than it should be: create a new one.", "reason"
         ),
-        "root.revoked": Event("A root was revoked, and its private half destroyed.", "fingerprint"),
+        "root.revoked": Event(
+            "A root was revoked, and its private half destroyed.",
+            *("actor", "fingerprint", "name", "reason"),
+        ),
         "setting.changed": Event(
             "A setting was changed and is in force.", "actor", "name", "value"
         ),

@@ -219,6 +219,7 @@ class Server:
             expected="a client of ours, or a hub",
         )
         stack.push_async_callback(self.tasks.close)
+        stack.push_async_callback(self.links.close)
         stack.push_async_callback(self.listener.stop)
         status = Status(
             self.member,
@@ -279,6 +280,7 @@ class Server:
             log.info(
                 "deployment.founded",
                 deployment=trust.deployment.hex(),
+                deployment_fingerprint=trust.state.fingerprint,
                 fingerprint=founding.current_root.key_id,
                 name=founding.current_root.name,
             )

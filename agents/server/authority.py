@@ -240,9 +240,7 @@ class Authority:
                 # It has happened all the same: the renewal of this key comes to it again.
                 self._log.warning("key.renewal_failed", kind=kind.value, reason=str(exc))
         self.sign_head()
-        facts = certificates.read(root)
-        self._log.info("root.created", name=facts.subject, fingerprint=facts.fingerprint)
-        return facts
+        return certificates.read(root)
 
     def revoke(self, key_ids: Sequence[KeyId], audit: bytes) -> None:
         """Revoke older roots and destroy their private halves (B3)."""
@@ -257,8 +255,6 @@ class Authority:
         self._append(longer)
         self.reconcile()
         self.sign_head()
-        for key_id in key_ids:
-            self._log.info("root.revoked", fingerprint=key_id.hex())
 
     def sign_head(self, denied: Sequence[KeyId] | None = None) -> bytes:
         """Sign and adopt a HEAD for the last entry; `denied` is as before if not given."""

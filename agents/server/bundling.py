@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agents.member.bundle_settings import parse_settings
+from agents.runtime import logs
 from agents.server.errors import OperationError
 from agents.server.store import bundles
 from pki.bundle import make_bundle
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from agents.server.app import Server
 
 __all__ = ["export"]
+
+log = logs.get_logger()
 
 
 async def export(
@@ -50,4 +53,6 @@ async def export(
         at=server.clock.now(),
     )
     await server.store.write(record)
-    return content, state.fingerprint, await server.store.read(bundles.count)
+    count = await server.store.read(bundles.count)
+    log.info("bundle.exported", actor=actor, count=count, deployment_fingerprint=state.fingerprint)
+    return content, state.fingerprint, count

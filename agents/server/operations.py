@@ -72,6 +72,7 @@ class ServerOperations:
             with tracing() as trace:
                 audit_hash = await self._note(actor, "root.new", name, "")
                 root = await server.new_root(audit_hash)
+                log.info("root.created", name=name, fingerprint=root.fingerprint, actor=actor)
             return {
                 "root": self._root_row(self._by_id(root.key_id)),
                 "coverage": await self.coverage(None),
@@ -126,6 +127,13 @@ class ServerOperations:
             with tracing() as trace:
                 audit_hash = await self._note(actor, "root.revoke", name, reason)
                 server.revoke([root.key_id], audit_hash)
+                log.info(
+                    "root.revoked",
+                    name=name,
+                    fingerprint=root.key_id.hex(),
+                    actor=actor,
+                    reason=reason,
+                )
             return {"revoked": [name], "coverage": coverage_row(coverage), "trace": trace}
 
     async def coverage(self, root_name: str | None) -> Row:

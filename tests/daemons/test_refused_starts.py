@@ -70,7 +70,7 @@ class TestConfiguration:
                 "fqdn": 5,
             },
             "client": {
-                "servers": [],
+                "servers": "a",
                 "listen": f"{site.address(11)}:70000",
                 "registration_min": -1,
                 "pings": 1,
@@ -165,7 +165,7 @@ class TestBundle:
         assert left(client) == set()
         # With the right one it starts: nothing of the wrong one is left.
         client.configure(bundle=str(running.bundle)).start()
-        assert client.lines("bundle.imported")[0]["deployment"] == ours
+        assert client.lines("bundle.imported")[0]["deployment_fingerprint"] == ours
 
     @pytest.mark.req("D5")
     def test_another_deployment_than_the_state_is_of(

@@ -14,6 +14,7 @@ from agents.server.store import audit, bundles
 from pki import keys
 from pki.bundle import open_bundle
 from pki.trust import from_bundle
+from tests.support.logs import logged
 from tests.support.servers import prepared
 
 ME = "unix:alice"
@@ -27,16 +28,20 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 @pytest.mark.req("D1")
 async def test_each_download_is_recorded_and_counted(server: Server) -> None:
-    first, fingerprint, count = await export(server, ME, {})
+    with logged() as lines:
+        first, fingerprint, count = await export(server, ME, {})
     assert count == 1
+    (line,) = [line for line in lines if line["event"] == "bundle.exported"]
+    assert (line["actor"], line["count"]) == (ME, 1)
+    assert line["deployment_fingerprint"] == fingerprint
     assert fingerprint == server.trust.state.fingerprint == open_bundle(first).fingerprint
     _, _, count = await export(server, "unix:bob", {})
     assert count == 2
     downloads = await server.store.read(bundles.every)
     assert [one.actor for one in downloads] == [ME, "unix:bob"]
     assert downloads[0].fingerprint.hex() == fingerprint
-    lines = await server.store.read(partial(audit.latest, action="bundle."))
-    assert [line.act.actor for line in lines] == ["unix:bob", ME]
+    records = await server.store.read(partial(audit.latest, action="bundle."))
+    assert [one.act.actor for one in records] == ["unix:bob", ME]
     assert (await server.store.read(bundles.contents)).count(first) == 1
 
 

@@ -21,6 +21,7 @@ from pki.certificates import Kind
 from protocol.messages import Issued, Register, Registered
 from tests.support.clock import START, FakeClock
 from tests.support.components import Component, FakeChannel, peer_of
+from tests.support.logs import logged
 from tests.support.servers import FQDN, enrolled, prepared
 
 ROOT0, ROOT1 = f"{FQDN} Root 0", f"{FQDN} Root 1"
@@ -265,6 +266,25 @@ async def test_a_yes_is_for_those_who_were_shown(
     await two.follow()
     row = await revoke(confirmed=True, shown=[*seen, late.component.id])
     assert [each["host"] for each in row["coverage"]["behind"]] == ["host-127.0.1.13"]
+
+
+@pytest.mark.req("J4")
+async def test_the_log_says_who_made_and_revoked_which_root(
+    operations: ServerOperations, clock: FakeClock
+) -> None:
+    with logged() as lines:
+        await two_roots(operations, clock)
+        revoke = partial(operations.root_revoke, ME, ROOT0, key_in_doubt=True, confirmed=True)
+        with pytest.raises(OperationError):
+            await revoke(reason=" ")
+        await revoke(reason="a copy was seen")
+    old, new = await operations.roots()
+    (made,) = [line for line in lines if line["event"] == "root.created"]
+    (gone,) = [line for line in lines if line["event"] == "root.revoked"]
+    assert (made["name"], made["fingerprint"], made["actor"]) == (ROOT1, new["fingerprint"], ME)
+    assert (gone["name"], gone["fingerprint"], gone["actor"]) == (ROOT0, old["fingerprint"], ME)
+    assert gone["reason"] == "a copy was seen"
+    assert made["trace"] != gone["trace"]
 
 
 async def test_a_root_that_there_is_not_is_not_found(operations: ServerOperations) -> None:
