@@ -17,16 +17,16 @@ State = tuple[object, ...]
 
 
 class Acknowledgement:
-    """Says what is new, once a responder."""
+    """Says what is new, once to the responder that we report to now."""
 
     def __init__(self, keyring: Keyring, trust: Trust) -> None:
         self._keyring = keyring
         self._trust = trust
-        self._said: dict[bytes, State] = {}
+        self._said: tuple[bytes, State] | None = None
 
     def due(self, responder: bytes) -> bool:
         """Whether this responder has not heard our present state."""
-        return self._said.get(responder) != self._state()
+        return self._said != (responder, self._state())
 
     async def send(self, channel: Channel, responder: bytes) -> bool:
         """Acknowledge every slot over this link; True if all were taken.
@@ -38,7 +38,7 @@ class Acknowledgement:
         for slot in self._trust.slots:
             if not isinstance(await channel.request(self._ack(slot)), Done):
                 return False
-        self._said = {responder: state}
+        self._said = responder, state
         return True
 
     def _ack(self, slot: bytes) -> Ack:

@@ -146,12 +146,6 @@ class Keyring:
         self._save(replace(self._content, credentials=credentials, prepared=prepared))
         return credential
 
-    def discard(self, kind: Kind) -> None:
-        """Forget the prepared key of a kind."""
-        if kind in self._content.prepared:
-            prepared = {k: v for k, v in self._content.prepared.items() if k != kind}
-            self._save(replace(self._content, prepared=prepared))
-
     def root(self, key_id: KeyId) -> PrivateKey | None:
         """The private half of a root, where this is the server that holds it."""
         return self._content.roots.get(key_id)

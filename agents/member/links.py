@@ -13,7 +13,6 @@ it gives up the old one. It is network time, and each link's own.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -34,8 +33,6 @@ REMAKE_WITHIN = 60.0
 
 SETTLED = 1.0
 """Seconds after our certificate changed: what belongs together has been renewed by then."""
-LAST_WORDS = 256
-"""Links that a program which ends waits for, so that their peers read why they ended."""
 
 
 class Links:
@@ -44,7 +41,7 @@ class Links:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._links: dict[Channel, int] = {}
-        self._ended: deque[Channel] = deque(maxlen=LAST_WORDS)
+        self._ending: set[asyncio.Task[None]] = set()
         self._accepted: WeakSet[Channel] = WeakSet()
 
     def __iter__(self) -> Iterator[Channel]:
@@ -66,7 +63,10 @@ class Links:
 
     def _end(self, channel: Channel) -> None:
         self._links.pop(channel, None)
-        self._ended.append(channel)
+        # Only until its last words are read: a link that is gone is nobody's.
+        ending = asyncio.get_running_loop().create_task(channel.gone())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def of(self, id: bytes) -> list[Channel]:
         """The links to one component."""
@@ -74,15 +74,22 @@ class Links:
 
     def find(self, role: str) -> list[Channel]:
         """The member links to components of a role."""
-        return [c for c in self if c.peer is not None and c.peer.name.role == role]
+        return [
+            channel
+            for channel in self
+            if channel.link_class is LinkClass.MEMBER
+            and channel.peer is not None
+            and channel.peer.name.role == role
+        ]
 
     async def close(self) -> None:
         """End every link, and wait until the peers may have read why; for the end of a program."""
-        ending = [*self, *self._ended]
-        for channel in ending:
+        channels = list(self)
+        for channel in channels:
             channel.close(CloseCode.GOING_AWAY)
-        for channel in ending:
+        for channel in channels:
             await channel.gone()
+        await asyncio.gather(*self._ending)
 
     async def watch(self) -> None:
         """Close what trust no longer covers, until cancelled."""

@@ -19,10 +19,10 @@ from datetime import datetime, timedelta
 from agents.member.keyring import Credential, Keyring
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
-from agents.runtime.errors import UnavailableError
-from pki import certificates, enrolment, issuance, rotation
+from agents.runtime.errors import StateError, UnavailableError
+from pki import certificates, enrolment, issuance, keys, rotation
 from pki.certificates import Kind
-from pki.errors import PKIError, UntrustedError
+from pki.errors import PKIError
 from pki.keys import KeyId
 from pki.names import Name
 from protocol.messages import Enrol, Issued, Nonce, NonceGet, Pending, Refused
@@ -117,19 +117,22 @@ async def request_certificate(
     )
     if not isinstance(answer, Issued):
         raise _refusal(answer)
-    chain = _checked(answer.chain, kind, trust=trust, name=name, key=keyring, now=now)
-    return keyring.activate(kind, chain, _window(answer.window))
+    key_id = keys.key_id(key.public_key())
+    chain = _checked(answer.chain, kind, trust=trust, name=name, key_id=key_id, now=now)
+    try:
+        return keyring.activate(kind, chain, _window(answer.window))
+    except StateError as exc:
+        # The disk is full, or another request for the same key was answered first.
+        raise UnavailableError(exc.text, hint=exc.hint) from exc
 
 
 def _checked(
-    chain: Sequence[bytes], kind: Kind, *, trust: Trust, name: Name, key: Keyring, now: datetime
+    chain: Sequence[bytes], kind: Kind, *, trust: Trust, name: Name, key_id: KeyId, now: datetime
 ) -> tuple[bytes, ...]:
     try:
         issuance.check_issued(
             chain,
-            key_id=certificates.parse_request(
-                certificates.make_request(key.prepare(kind), kind)
-            ).key_id,
+            key_id=key_id,
             kind=kind,
             name=name,
             roots=trust.trusted,
@@ -154,4 +157,4 @@ def _refusal(answer: object) -> UnavailableError:
         case Refused(reason=reason, text=text, retry_after=retry_after):
             return IssuerRefusedError(reason, text, retry_after)
         case _:
-            raise UntrustedError(f"unexpected answer {type(answer).__name__}")
+            return UnavailableError(f"the issuer answered with {type(answer).__name__}")

@@ -188,6 +188,7 @@ class ZoneServer:
         await until_stopped(stop, loops)
         await hubs.stop()
         await clients.stop()
+        await self.links.close()
         await self.tasks.close()
         status.write()
 
@@ -305,7 +306,7 @@ class ZoneServer:
 
     def _hub(self) -> Channel | None:
         """A member link to a hub: the newest."""
-        hubs = [c for c in self.links.find(Role.HUB) if c.link_class is LinkClass.MEMBER]
+        hubs = self.links.find(Role.HUB)
         return hubs[-1] if hubs else None
 
     async def _renew(self, renewal: Renewal) -> None:
@@ -351,8 +352,7 @@ class ZoneServer:
         if self._head_for_clients() is None:
             self._withheld = notice
             return
-        members = [c for c in self.links.find(Role.CLIENT) if c.link_class is LinkClass.MEMBER]
-        await tell(members, notice)
+        await tell(self.links.find(Role.CLIENT), notice)
 
     def _head_for_clients(self) -> bytes | None:
         ca = self.keyring.credential(Kind.CLIENT_CA)

@@ -132,13 +132,6 @@ class TestMakeBeforeBreak:
         with pytest.raises(StateError):
             keyring.activate(Kind.CLIENT_CA, chain, WINDOW)
 
-    def test_a_discarded_key_is_gone(self) -> None:
-        files = MemoryFiles()
-        keyring = Keyring(PATH, files)
-        first = keys.private_bytes(keyring.prepare(Kind.HUB_TLS))
-        keyring.discard(Kind.HUB_TLS)
-        assert keys.private_bytes(reopened(files).prepare(Kind.HUB_TLS)) != first
-
     def test_another_identity_has_no_certificate_of_the_first(self) -> None:
         files, site = MemoryFiles(), Deployment()
         keyring = Keyring(PATH, files)
@@ -156,9 +149,7 @@ class TestCrash:
     SITE = Deployment()
 
     @pytest.mark.parametrize("failure", LOST)
-    @pytest.mark.parametrize(
-        "operation", ["activate", "discard", "keep_roots", "drop_root", "renew_identity"]
-    )
+    @pytest.mark.parametrize("operation", ["activate", "keep_roots", "drop_root", "renew_identity"])
     @pytest.mark.req("C8")
     def test_leaves_the_old_state_or_the_new_one(self, operation: str, failure: Failure) -> None:
         files = MemoryFiles()
@@ -174,7 +165,7 @@ class TestCrash:
         after = seen(reopened(files))
         if failure is not Failure.AFTER:
             assert after == before
-        elif operation != "discard":
+        else:
             assert after != before
 
     @pytest.mark.parametrize("failure", LOST)
@@ -220,8 +211,6 @@ class TestCrash:
         match operation:
             case "activate":
                 self.SITE.certify(keyring, Kind.CLIENT_TLS)
-            case "discard":
-                keyring.discard(Kind.CLIENT_TLS)
             case "keep_roots":
                 extra = self.SITE.keys[1]
                 held = dict.fromkeys(keyring.root_ids, self.SITE.newest_key)

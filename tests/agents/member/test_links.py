@@ -1,6 +1,8 @@
 """Open links after a change of trust (rule 17): which end at once, which a minute later."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -148,6 +150,26 @@ async def test_links_are_found_by_role_and_id_while_they_are_open(loop: SteppedL
     assert case.links.find(Role.HUB) == []
     assert list(case.links) == [client.channel]
     assert len(case.links) == 1
+
+
+@stepped
+async def test_a_link_that_is_no_member_link_is_not_found(loop: SteppedLoop) -> None:
+    case = Case()
+    link = FakeChannel(peer=case.site.peer(Role.HUB), link_class=LinkClass.ENROLMENT)
+    case.links.add(link.channel)
+    assert case.links.find(Role.HUB) == []
+
+
+@stepped
+async def test_a_link_that_is_gone_is_kept_by_nobody(loop: SteppedLoop) -> None:
+    case = Case()
+    link = case.link()
+    known = weakref.ref(link)
+    link.lose()
+    await settle()
+    del link
+    gc.collect()
+    assert known() is None
 
 
 @stepped

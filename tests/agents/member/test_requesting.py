@@ -1,5 +1,6 @@
 """Asking for a certificate over real links: the old credential works until the new one does."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -93,6 +94,20 @@ async def test_a_renewal_over_the_member_link_brings_a_new_key() -> None:
     assert old is not None
     assert new is not None
     assert new.leaf.key_id != old.leaf.key_id
+
+
+@pytest.mark.req("A7")
+async def test_two_requests_at_once_are_for_one_key_and_the_second_is_no_fault() -> None:
+    case = Case()
+    async with responding(case.site, case.clock) as responder:
+        results = await asyncio.gather(
+            case.enrol(responder), case.enrol(responder), return_exceptions=True
+        )
+        failed = [result for result in results if isinstance(result, BaseException)]
+        assert [type(error) for error in failed] == [UnavailableError]
+        assert case.member.certified(KIND)
+        asked = [m.csr for m in responder.received if isinstance(m, Enrol)]
+    assert len({certificates.parse_request(csr).key_id for csr in asked}) == 1
 
 
 @pytest.mark.req("B15")

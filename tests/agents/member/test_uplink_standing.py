@@ -211,7 +211,6 @@ class TestKeep:
             async with case.keeping():
                 first = await case.standing()
                 fails = True
-                case.member.keyring.discard(KIND)
                 site.certify(case.member.keyring, KIND, responder=responder.member.id)
                 case.member.credential_changed()
                 assert (await first.closed()).code is CloseCode.SUPERSEDED
