@@ -17,6 +17,7 @@ start runs) removes or completes it:
 Without the current root's key (an old backup) nothing is signed at all.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -231,7 +232,15 @@ class Authority:
             time=int(now.timestamp()),
             audit=audit,
         )
-        self._append(longer)
+        try:
+            self._append(longer)
+        except StateError:
+            # It has not happened, and pki.db must not go on holding the key of a root to come.
+            # Whether the ledger has the entry all the same is known at the next start, so
+            # standby.db keeps every key until then.
+            with contextlib.suppress(StateError):
+                self._keyring.keep_roots({current.key_id: current_key})
+            raise
         self.reconcile()
         for kind in OWN_KINDS:
             try:

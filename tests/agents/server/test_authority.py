@@ -345,6 +345,25 @@ async def test_who_steals_pki_db_can_name_no_successor(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.req("B11")
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_new_root_that_failed_leaves_no_key_of_a_root_to_come_in_pki_db(
+    tmp_path: Path, way: Failure
+) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        files.fail(3, way)  # standby.db, pki.db, ledger
+        with pytest.raises(StateError):
+            await make_root(server)
+        chain = server.authority.chain
+        assert server.keyring.root_ids == {chain.current_root.key_id}
+        assert set(chain.state.next) <= server.standby.load().keys()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        check_whole(server)
+        await make_root(server)
+        check_whole(server)
+
+
 async def test_a_new_root_needs_its_standby_key_and_changes_nothing_without(tmp_path: Path) -> None:
     async with prepared(tmp_path) as server:
         before, held = server.authority.chain, server.keyring.root_ids
