@@ -59,6 +59,7 @@ class Database:
         self.chance = chance
         self.strike: Strike | None = None
         """What becomes of the next write."""
+        self.turn = asyncio.Lock()
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)
         self._connection.deserialize(_empty())
         self.engine = _engine(self._connection)
@@ -95,15 +96,16 @@ class SimStore:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Store.write`."""
         self._check()
-        await self._moment()
-        strike, self._database.strike = self._database.strike, None
-        if strike is not None and strike.failure is not Failure.AFTER:
-            self._fail(strike)
-        result = self._transact(work)
-        if strike is not None:
-            self._fail(strike)
-        await self._moment()
-        return result
+        async with self._database.turn:  # answers are in the order of the calls, as the real one's
+            await self._moment()
+            strike, self._database.strike = self._database.strike, None
+            if strike is not None and strike.failure is not Failure.AFTER:
+                self._fail(strike)
+            result = self._transact(work)
+            if strike is not None:
+                self._fail(strike)
+            await self._moment()
+            return result
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Store.read`."""

@@ -8,7 +8,7 @@ from tests.simulation.__main__ import main, many
 from tests.simulation.plan import draw
 from tests.simulation.run import Result, play
 
-FEW, MANY = 12, 1000
+FEW, MANY = 10, 1000
 HASH = re.compile(r"[0-9a-f]{16,}")
 """Entry ids differ: they hash the signature of a root, in which OpenSSL draws a number."""
 
