@@ -38,9 +38,12 @@ from pki.errors import MalformedError
 from pki.keys import KeyId
 
 __all__ = [
+    "CLIENT_WINDOW",
     "HOUR",
     "MAX_DAYS",
     "MAX_HOURS",
+    "ROOT_AGE_LIMIT",
+    "ROOT_YOUTH_LIMIT",
     "SETTINGS",
     "Held",
     "Obtain",
@@ -62,6 +65,9 @@ MAX_DAYS: Final = 3650
 """Upper bound of a validity. Ten years: beyond that a root is the wrong key to sign it."""
 MAX_HOURS: Final = 8760
 """Upper bound of a renewal window. A year."""
+
+CLIENT_WINDOW: Final = "PKIClientTLSKeyRenewalWindowHours"
+"""The setting that clients are told: hours before its end that a client TLS key is renewed."""
 
 ROOT_AGE_LIMIT: Final = timedelta(days=365)
 """A newest root older than this is warned about (B16)."""
@@ -116,7 +122,7 @@ _PAIRS: Final[Mapping[Kind, _Pair]] = MappingProxyType(
         Kind.CLIENT_TLS: _Pair(
             "pki_client_tls_key_duration_days",
             7,
-            "PKIClientTLSKeyRenewalWindowHours",
+            CLIENT_WINDOW,
             4,
         ),
     }

@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 
 from agents.runtime.errors import AgentError, UnavailableError
+from agents.runtime.statefiles import CONTROL
 
-__all__ = ["CONTROL", "ask"]
+__all__ = ["ask"]
 
-CONTROL = "control.sock"
 MAX_ANSWER = 4096
 TIMEOUT = 30.0
 """Seconds; a renewal is one exchange with a responder."""

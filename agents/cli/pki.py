@@ -12,11 +12,11 @@ from agents.cli.status import KEYS, LINKS
 from agents.cli.tables import date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
 from agents.runtime.errors import AgentError
+from agents.runtime.statefiles import LEDGER, LOCK
 
 __all__ = ["component", "pki"]
 
 STATES = Path("/var/lib/anchorline")
-LEDGER = "ledger"
 MAX_LINKS = 10
 
 
@@ -70,7 +70,7 @@ def component(folder: Path) -> dict[str, Any]:
 
 def _installed() -> list[Path]:
     try:
-        folders = sorted(path for path in STATES.iterdir() if (path / "lock").exists())
+        folders = sorted(path for path in STATES.iterdir() if (path / LOCK).exists())
     except OSError:
         folders = []
     if not folders:

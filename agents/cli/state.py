@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from agents.runtime.errors import AgentError
+from agents.runtime.statefiles import LOCK, STATUS
 
-__all__ = ["REPORT", "Report", "read_report", "running"]
+__all__ = ["Report", "read_report", "running"]
 
-REPORT = "status.json"
 MAX_REPORT = 64 << 20
 """Bytes of a report; one of a server with 10,000 links has 4 MB."""
 LOCKS = Path("/proc/locks")
@@ -38,7 +38,7 @@ def read_report(folder: Path) -> Report:
         AgentError: It may not be read, or what is there is no report.
     """
     try:
-        path = folder / REPORT
+        path = folder / STATUS
         data = path.read_bytes() if path.stat().st_size <= MAX_REPORT else b""
         pid = running(folder)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def running(folder: Path, locks: Path = LOCKS) -> int | None:
         AgentError: The directory may not be entered.
     """
     try:
-        inode = os.stat(folder / "lock").st_ino
+        inode = os.stat(folder / LOCK).st_ino
         listed = locks.read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None

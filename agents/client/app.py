@@ -38,7 +38,7 @@ from pki import rotation
 from pki.certificates import Kind
 from pki.errors import MalformedError
 from pki.names import Role
-from pki.rotation import Policy
+from pki.rotation import CLIENT_WINDOW, Policy
 from protocol.messages import (
     HeadNotice,
     LedgerGet,
@@ -52,8 +52,6 @@ from protocol.messages import (
 __all__ = ["Client", "run"]
 
 log = logs.get_logger()
-
-WINDOW = "PKIClientTLSKeyRenewalWindowHours"
 
 
 async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
@@ -257,10 +255,12 @@ class Client:
         held = self.keyring.credential(Kind.CLIENT_TLS)
         default = rotation.policies(rotation.SETTINGS)[0][Kind.CLIENT_TLS]
         validity = held.leaf.not_after - held.leaf.not_before if held else default.validity
-        said = self.memory.last.settings.get(WINDOW)
+        said = self.memory.last.settings.get(CLIENT_WINDOW)
         if said is not None:
             with suppress(MalformedError):
-                return Policy(validity, timedelta(hours=rotation.parse_setting(WINDOW, said)))
+                return Policy(
+                    validity, timedelta(hours=rotation.parse_setting(CLIENT_WINDOW, said))
+                )
         return Policy(validity, held.window if held else default.window)
 
     def _listen(self) -> tuple[str, int]:

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from agents.runtime.errors import StateError
+from agents.runtime.statefiles import CONTROL
 
-__all__ = ["SOCKET", "serve_control"]
+__all__ = ["serve_control"]
 
-SOCKET = "control.sock"
 MAX_WORD = 64
 
 Command = Callable[[], Awaitable[None]]
@@ -25,7 +25,7 @@ async def serve_control(folder: Path, commands: Mapping[str, Command]) -> None:
     Raises:
         StateError: the socket cannot be made.
     """
-    path = folder / SOCKET
+    path = folder / CONTROL
     path.unlink(missing_ok=True)
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

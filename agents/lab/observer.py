@@ -23,6 +23,7 @@ from OpenSSL import SSL
 
 from agents.lab.layout import Place
 from agents.runtime.errors import UnavailableError
+from agents.runtime.statefiles import STATUS
 from pki import certificates
 from pki.certificates import Facts
 from protocol.tls import TLS, client_context
@@ -39,7 +40,7 @@ _SOURCES: Final = count()
 def status(place: Place) -> dict[str, Any]:
     """The report that a component has last written; empty if it never did."""
     try:
-        found = json.loads((place.state / "status.json").read_text())
+        found = json.loads((place.state / STATUS).read_text())
     except (FileNotFoundError, ValueError):
         return {}
     assert isinstance(found, dict)

@@ -28,6 +28,7 @@ from agents.runtime.errors import StateError
 from agents.runtime.files import DISK, Files
 from agents.runtime.logs import Logger
 from agents.runtime.network import Endpoint
+from agents.runtime.statefiles import LEDGER
 from agents.runtime.tasks import Tasks, first_of
 from pki import bundle as bundles
 from pki import certificates
@@ -37,10 +38,9 @@ from pki.errors import PKIError
 from pki.names import Name, Role
 from pki.peers import Expectation, Peer
 
-__all__ = ["LEDGER", "Member", "MemberState", "open_bundle_file", "open_state"]
+__all__ = ["Member", "MemberState", "open_bundle_file", "open_state"]
 
 MAX_BUNDLE = 40 << 20
-LEDGER = "ledger"
 
 
 @dataclass(frozen=True, slots=True)

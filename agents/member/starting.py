@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agents.member.keyring import Keyring
-from agents.member.member import LEDGER, MemberState, open_bundle_file, open_state
+from agents.member.member import MemberState, open_bundle_file, open_state
 from agents.member.trust import Trust
 from agents.runtime import logs
 from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError
 from agents.runtime.files import DISK, lock_state
 from agents.runtime.logs import Logger
+from agents.runtime.statefiles import LEDGER
 from pki.names import Role
 
 __all__ = ["KEYS", "opened"]

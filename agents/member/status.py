@@ -15,12 +15,12 @@ from typing import Any
 from agents.member.keyring import Credential
 from agents.member.member import Member
 from agents.runtime.channel import Channel
+from agents.runtime.statefiles import STATUS
 from pki import certificates
 from pki.keys import key_id
 
-__all__ = ["STATUS", "Status", "credential_row", "link_row"]
+__all__ = ["Status", "credential_row", "link_row"]
 
-STATUS = "status.json"
 INTERVAL = 1.0
 """Seconds of network time between two looks."""
 

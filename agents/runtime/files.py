@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from agents.runtime.errors import DamagedError, MissingError, StateError, UnwritableError
+from agents.runtime.statefiles import LOCK
 
 __all__ = [
     "DISK",
@@ -375,16 +376,16 @@ def _check_owner(folder: Path, found: os.stat_result) -> None:
 def _lock(folder: Path, folder_handle: int, role: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        handle = os.open("lock", flags, 0o600, dir_fd=folder_handle)
+        handle = os.open(LOCK, flags, 0o600, dir_fd=folder_handle)
     except OSError as exc:
-        raise _failed("open", folder / "lock", exc) from exc
+        raise _failed("open", folder / LOCK, exc) from exc
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         pid, _ = _holder(handle)
         os.close(handle)
         if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _failed("lock", folder / "lock", exc) from exc
+            raise _failed("lock", folder / LOCK, exc) from exc
         raise StateError(
             f"state directory {folder} is in use by process {pid or 'of unknown number'}",
             hint=f"stop it first (kill {pid}), or name another state directory" if pid else "",

@@ -21,7 +21,7 @@ from pathlib import Path
 from agents.member.contexts import MAX_SHOWN
 from agents.member.keyring import Keyring
 from agents.member.links import Links
-from agents.member.member import LEDGER, Member
+from agents.member.member import Member
 from agents.member.renewal import Renewal
 from agents.member.status import Status
 from agents.member.trust import Trust
@@ -38,6 +38,7 @@ from agents.runtime.errors import StateError, UnavailableError
 from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
+from agents.runtime.statefiles import LEDGER
 from agents.runtime.tasks import Tasks, until_stopped
 from agents.runtime.trouble import Trouble
 from agents.server.acknowledgements import Acknowledgements

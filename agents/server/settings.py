@@ -16,15 +16,17 @@ from agents.server.store.settings import Setting, SettingType, ValueType
 from pki import rotation
 from pki.certificates import Kind
 from pki.errors import MalformedError
-from pki.rotation import Policy, Raise
+from pki.rotation import CLIENT_WINDOW, Policy, Raise
 
 __all__ = ["ROOT_AGE_WARNING", "ROOT_INTERVAL", "Settings"]
 
 ROOT_AGE_WARNING = "root_age_warning_days"
 ROOT_INTERVAL = "root_rotation_interval_days"
-CLIENT_WINDOW = "PKIClientTLSKeyRenewalWindowHours"
 
-DAYS = {ROOT_AGE_WARNING: 365, ROOT_INTERVAL: 182}
+DAYS = {
+    ROOT_AGE_WARNING: rotation.ROOT_AGE_LIMIT.days,
+    ROOT_INTERVAL: rotation.ROOT_YOUTH_LIMIT.days,
+}
 """Our own settings, in days (B16)."""
 MAX_DAYS = 36_500
 

@@ -48,6 +48,7 @@ from agents.zone_server.records import ZoneRecords
 from agents.zone_server.reporting import Reporting
 from pki.certificates import Kind
 from pki.names import Role
+from pki.rotation import CLIENT_WINDOW
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Closed
@@ -58,7 +59,6 @@ __all__ = ["ZoneServer", "run"]
 log = logs.get_logger()
 
 KINDS = (Kind.ZONE_SERVER_TLS, Kind.CLIENT_CA)
-WINDOW = "PKIClientTLSKeyRenewalWindowHours"
 
 
 async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
@@ -362,7 +362,7 @@ class ZoneServer:
 
     def _client_settings(self) -> dict[str, str]:
         window = self.settings.policies()[Kind.CLIENT_TLS].window
-        return {WINDOW: str(int(window.total_seconds() // 3600))}
+        return {CLIENT_WINDOW: str(int(window.total_seconds() // 3600))}
 
     def _settings_changed(self) -> None:
         for renewal in self.renewals.values():

@@ -7,6 +7,7 @@ from typing import Final
 from agents.lab.observer import read_log
 from agents.lab.scene import Scene, Step, expect
 from agents.lab.thief import Loot
+from agents.runtime.statefiles import STATUS
 from pki.keys import private_bytes
 
 __all__ = ["STEPS"]
@@ -51,7 +52,7 @@ async def secrets_stay(scene: Scene) -> str:
     assert scene.thief is not None  # he came with the first new root
     needles = _written(scene.thief.loot)
     places = [*lab.layout.logs.iterdir(), *lab.layout.root.glob("*.dat")]
-    places += [place.state / "status.json" for place in lab.layout.places]
+    places += [place.state / STATUS for place in lab.layout.places]
     for path in places:
         text = path.read_bytes()
         expect(not any(needle in text for needle in needles), f"a private key in {path}")

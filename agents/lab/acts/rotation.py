@@ -15,12 +15,11 @@ from agents.lab.observer import read_log
 from agents.lab.scene import Scene, Step, expect
 from agents.lab.thief import Thief
 from pki.certificates import Kind
-from pki.rotation import SETTINGS, kind_of
+from pki.rotation import CLIENT_WINDOW, SETTINGS, kind_of
 
 __all__ = ["STEPS", "all_under", "behind", "moved_but", "ports_under"]
 
 CLIENT_VALIDITY: Final = "pki_client_tls_key_duration_days"
-CLIENT_WINDOW: Final = "PKIClientTLSKeyRenewalWindowHours"
 LATE: Final = timedelta(minutes=30)
 """How much of its life a certificate may have used when we look: the lab's time goes on."""
 WEEK: Final = timedelta(days=7, hours=1)

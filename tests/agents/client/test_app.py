@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.client.app import WINDOW, Client
+from agents.client.app import Client
 from agents.client.config import Config
 from agents.client.memory import Registration
 from agents.member.starting import opened
@@ -20,6 +20,7 @@ from agents.runtime.network import Address
 from agents.runtime.notify import Notifier
 from pki.certificates import Kind
 from pki.names import Role
+from pki.rotation import CLIENT_WINDOW
 from protocol.codes import CloseCode
 from protocol.messages import Register
 from tests.support.clock import FakeClock
@@ -217,7 +218,7 @@ async def test_a_window_that_makes_no_sense_is_passed_over(tmp_path: Path, said:
         responding(site, clock) as responder,
         running(tmp_path, site, responder, clock) as client,
     ):
-        client.memory.keep(Registration("aa", "01", {WINDOW: said}))
+        client.memory.keep(Registration("aa", "01", {CLIENT_WINDOW: said}))
         assert client._policy().window == timedelta(hours=4)
-        client.memory.keep(Registration("aa", "01", {WINDOW: "9"}))
+        client.memory.keep(Registration("aa", "01", {CLIENT_WINDOW: "9"}))
         assert client._policy().window == timedelta(hours=9)

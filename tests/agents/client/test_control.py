@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.client.control import SOCKET, Command, serve_control
+from agents.client.control import Command, serve_control
 from agents.runtime.errors import StateError
+from agents.runtime.statefiles import CONTROL
 from tests.support.links import on_uvloop, until
 
 pytestmark = pytest.mark.sockets
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.sockets
 @asynccontextmanager
 async def serving(folder: Path, commands: Mapping[str, Command]) -> AsyncIterator[None]:
     task = asyncio.ensure_future(serve_control(folder, commands))
-    await until(lambda: (folder / SOCKET).is_socket() or task.done())
+    await until(lambda: (folder / CONTROL).is_socket() or task.done())
     try:
         yield
     finally:
@@ -33,7 +34,7 @@ async def ask(folder: Path, word: bytes) -> str:
             asking.settimeout(20)
             asking.bind(str(folder / "asking"))
             try:
-                asking.sendto(word, str(folder / SOCKET))
+                asking.sendto(word, str(folder / CONTROL))
                 return asking.recv(4096).decode()
             finally:
                 (folder / "asking").unlink()
@@ -77,12 +78,12 @@ class TestControl:
         self, tmp_path: Path
     ) -> None:
         async with serving(tmp_path, {}):
-            mode = (tmp_path / SOCKET).stat().st_mode
+            mode = (tmp_path / CONTROL).stat().st_mode
             assert stat.S_IMODE(mode) == 0o600
-        assert not (tmp_path / SOCKET).exists()
+        assert not (tmp_path / CONTROL).exists()
 
     async def test_a_socket_that_a_crash_left_is_replaced(self, tmp_path: Path) -> None:
-        (tmp_path / SOCKET).touch()
+        (tmp_path / CONTROL).touch()
         async with serving(tmp_path, {}):
             assert (await ask(tmp_path, b"x")).startswith("error")
 

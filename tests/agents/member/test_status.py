@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agents.member.member import Member
-from agents.member.status import INTERVAL, STATUS, Status
+from agents.member.status import INTERVAL, Status
+from agents.runtime.statefiles import STATUS
 from pki.certificates import Kind
 from pki.names import Role
 from tests.support.channels import FakeChannel
