@@ -78,7 +78,7 @@ class TestSignatures:
         for client in clients:
             await client.gone()
 
-    @pytest.mark.req("A8", "A13")
+    @pytest.mark.req("A8")
     async def test_the_chain_comes_along(self, site: Site, tmp_path: Path) -> None:
         site.start_server()
         client = LightClient(site, tmp_path / "one")

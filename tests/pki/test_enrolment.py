@@ -50,7 +50,6 @@ def test_the_bytes_that_are_signed() -> None:
     keys.verify(SPKI, SIGNATURE, b"anchorline-enrol-v1\0", signed)
 
 
-@pytest.mark.req("B15")
 def test_who_has_signed_is_the_component_that_the_key_names() -> None:
     assert verify_request(SPKI, SIGNATURE, **PARTS) == keys.key_id(SPKI)[:16]
 

@@ -50,7 +50,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.req("K3")
 def test_a_trace_reads_through_every_component_in_the_order_of_time(folder: Path) -> None:
     ended = call("logs", "--trace", "aa01", str(folder))
     assert (ended.code, ended.err) == (0, "")

@@ -401,7 +401,6 @@ async def test_clients_are_certified_by_the_client_ca_and_by_no_root(bench: Benc
 # --- record before answer
 
 
-@pytest.mark.req("C8")
 async def test_what_is_not_on_record_does_not_leave(bench: Bench) -> None:
     bench.record.broken = True
     answer = refused(await bench.enrol(bench.request(Component())), "unavailable")

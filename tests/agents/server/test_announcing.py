@@ -76,7 +76,6 @@ async def test_one_that_does_not_answer_keeps_nobody_from_hearing(server: Server
     assert [len(link.told) for link in links] == [1, 1, 1]
 
 
-@pytest.mark.req("B1", "B7")
 async def test_a_new_root_is_announced_by_its_own_head(server: Server) -> None:
     client = await linked(server, Kind.CLIENT_TLS)
     await server.new_root(bytes(32))

@@ -98,7 +98,6 @@ async def test_a_full_disk_delays_a_head_and_ends_nothing(
         assert [e["hint"] for e in lines if e["event"] == "head.unsigned"] == ["free some space"]
 
 
-@pytest.mark.req("B10")
 async def test_a_head_is_signed_every_hour(tmp_path: Path) -> None:
     clock = FakeClock()
     async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
