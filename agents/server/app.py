@@ -368,7 +368,13 @@ class Server:
     def revoke(self, roots: Sequence[KeyId], audit: bytes) -> None:
         """Revoke roots, and tell everybody; links under them are closed (B3, B4)."""
         with self.clock.hold():
-            self.authority.revoke(roots, audit)
+            try:
+                self.authority.revoke(roots, audit)
+            except StateError:
+                head = self.trust.latest_head()
+                if head is not None:  # it may have happened, though not all that follows from it
+                    self.announcing.revoked(head)
+                raise
             self.announcing.revoked(self._latest_head())
 
     async def approvals_changed(self) -> None:

@@ -262,7 +262,12 @@ class Authority:
             audit=audit,
         )
         self._append(longer)
-        self.reconcile()
+        try:
+            self.reconcile()
+        except StateError:
+            # It has happened: everybody must hear of it, though a key could not be destroyed yet.
+            self.sign_head()
+            raise
         self.sign_head()
 
     def sign_head(self, denied: Sequence[KeyId] | None = None) -> bytes:
@@ -280,6 +285,9 @@ class Authority:
             denied=self._trust.denied if denied is None else denied,
         )
         self._trust.take_head(head, source="ourselves")
+        # What could not be destroyed when its root was revoked is destroyed now (B3).
+        kept = self._keyring.root_ids - chain.revoked
+        self._keyring.keep_roots({id: _held(self._keyring, id) for id in kept})
         return head
 
     def head_due(self) -> datetime:

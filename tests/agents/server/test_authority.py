@@ -415,6 +415,24 @@ async def test_a_revocation_destroys_the_private_half_and_voids_the_root(tmp_pat
         assert old.key_id not in server.trust.trusted
 
 
+@pytest.mark.req("B3")
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_revocation_whose_key_could_not_be_destroyed_is_announced_and_the_key_goes_soon(
+    tmp_path: Path, way: Failure
+) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        await make_root(server)
+        revoked = server.authority.chain.roots[0].key_id
+        files.fail(2, way)  # the ledger has it, pki.db has not
+        with pytest.raises(StateError):
+            await revoke_first(server)
+        assert revoked in server.authority.chain.revoked
+        assert server.trust.latest_head() is not None, "and it is the one that was announced"
+        server.authority.sign_head()
+        check_whole(server)
+
+
 async def test_the_current_root_cannot_be_revoked_even_by_its_own_key(tmp_path: Path) -> None:
     async with prepared(tmp_path) as server:
         await make_root(server)
