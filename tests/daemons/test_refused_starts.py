@@ -168,22 +168,23 @@ class TestBundle:
         assert client.lines("bundle.imported")[0]["deployment_fingerprint"] == ours
 
     @pytest.mark.req("D5")
-    def test_another_deployment_than_the_state_is_of(
-        self, running: Site, site: Site, client: Daemon
-    ) -> None:
+    def test_another_deployment_than_the_state_is_of(self, site: Site, client: Daemon) -> None:
         client.start()
         client.wait("key.activated")
         assert client.stop() == 0
-        before = snapshot(client.state)
+        before = client.status()
         site.start_server()
-        client.configure(bundle=str(site.bundle))
-        said = refused(client)
-        assert said.code == Exit.REFUSED
-        assert "the state is not" in said.error
-        assert "remove the bundle" in said.hint
-        assert snapshot(client.state) == before
-        client.configure(bundle=str(running.bundle)).start()
+        client.configure(bundle=str(site.bundle)).start()
+        # Not needed any more, and so no end: it is refused, and said.
+        line = client.wait("bundle.refused")
+        assert "the state is not" in line["reason"]
+        assert "remove the bundle" in line["hint"]
         assert client.lines("bundle.imported") == []
+        assert client.stop() == 0
+        after = client.status()
+        assert after["pid"] != before["pid"]
+        for name in ("id", "deployment", "roots"):
+            assert after[name] == before[name]
 
     def test_once_imported_a_bundle_is_not_needed(self, running: Site, client: Daemon) -> None:
         client.start()
