@@ -478,10 +478,10 @@ int main(int argc, char **argv) {
             if (links[i].state != ENDED) work(&links[i]);
         while (finished < connections) turn();
     }
+    if (token_file) save_tokens(); /* whoever hears "done" may end us */
     printf("done %ld %ld %ld %ld\n", started_links, total_answers, failed,
            microseconds() - before);
     fflush(stdout);
-    if (token_file) save_tokens();
     if (keep) wait_for_line("kept");
     return 0;
 }
