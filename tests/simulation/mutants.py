@@ -167,7 +167,7 @@ MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
     "issues are recorded late": (issue_is_recorded_late, draw, range(2), "on no record"),
     "registrations are saved late": (registration_is_saved_late, _kills, range(5), "for a copy"),
     "one token is good": (one_token_is_good, _resets, range(5), "for a copy"),
-    "nothing is reconciled": (nothing_is_reconciled, draw, range(2), "of a revoked root"),
+    "nothing is reconciled": (nothing_is_reconciled, draw, range(2), "more standby keys"),
     "nobody looks for news": (nobody_looks_for_news, draw, range(2), "does not follow"),
 }
 """Each with plans in one of which it shows, and words of what is then broken."""
