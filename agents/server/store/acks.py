@@ -5,9 +5,9 @@ supersession (ledger rule 9) an honest component may acknowledge a smaller numbe
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select
+from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select
 
 from agents.responder.records import AckRecord, Credential
 from agents.server.store.schema import ack as table
@@ -28,36 +28,41 @@ class AckTable:
         Raises:
             StateError: the database refused it.
         """
-        await self._store.write(lambda connection: save(connection, ack))
+        await self._store.put(save, ack)
 
     async def load_acks(self) -> list[AckRecord]:
         """Every acknowledgement kept, ordered by component and slot."""
         return await self._store.read(load)
 
 
-def save(connection: Connection, ack: AckRecord) -> None:
-    """Replace the acknowledgement of this component and slot."""
-    mine = (table.c.component == ack.component) & (table.c.slot == ack.slot)
-    connection.execute(delete(table).where(mine))
-    connection.execute(
-        insert(table).values(
-            component=ack.component,
-            slot=ack.slot,
-            n=ack.n,
-            entry_id=ack.entry_id,
-            spki=ack.spki,
-            signature=ack.signature,
-            role=ack.role,
-            credentials=_encode(ack.credentials),
-            at=ack.at,
-        )
+def save(connection: Connection, acks: Sequence[AckRecord]) -> None:
+    """Replace acknowledgements by component and slot; of two of one the later counts."""
+    latest = {(ack.component, ack.slot): ack for ack in acks}
+    gone = delete(table).where(
+        (table.c.component == bindparam("of")) & (table.c.slot == bindparam("on"))
     )
+    connection.execute(gone, [{"of": component, "on": slot} for component, slot in latest])
+    connection.execute(insert(table), [_row(ack) for ack in latest.values()])
 
 
 def load(connection: Connection) -> list[AckRecord]:
     """Every acknowledgement kept, ordered by component and slot."""
     query = select(table).order_by(table.c.component, table.c.slot)
     return [_ack(row) for row in connection.execute(query).mappings()]
+
+
+def _row(ack: AckRecord) -> dict[str, object]:
+    return {
+        "component": ack.component,
+        "slot": ack.slot,
+        "n": ack.n,
+        "entry_id": ack.entry_id,
+        "spki": ack.spki,
+        "signature": ack.signature,
+        "role": ack.role,
+        "credentials": _encode(ack.credentials),
+        "at": ack.at,
+    }
 
 
 def _ack(row: RowMapping) -> AckRecord:

@@ -1,7 +1,8 @@
 """The registry of clients, as rows (F3)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
@@ -10,6 +11,8 @@ from agents.server.store.schema import client as table
 from agents.server.store.store import Store
 
 __all__ = ["ClientTable", "load", "save"]
+
+_COLUMNS: Final = [field.name for field in fields(ClientRecord)]
 
 
 class ClientTable:
@@ -25,22 +28,22 @@ class ClientTable:
             StateError: the database refused them; none was kept.
         """
         if rows:
-            await self._store.write(lambda connection: save(connection, rows))
+            await self._store.put(save, rows)
 
     async def load(self) -> list[ClientRecord]:
         """Every row, ordered by id."""
         return await self._store.read(load)
 
 
-def save(connection: Connection, rows: Sequence[ClientRecord]) -> None:
+def save(connection: Connection, reports: Sequence[Sequence[ClientRecord]]) -> None:
     """Replace rows by id; of two rows with one id the later counts."""
-    latest = {row.id: row for row in rows}
-    if not latest:
-        return
+    latest = {row.id: row for rows in reports for row in rows}
     # Delete and insert is the upsert that every database has; readers see neither half.
     gone = delete(table).where(table.c.id == bindparam("gone"))
     connection.execute(gone, [{"gone": each} for each in latest])
-    connection.execute(insert(table), [asdict(row) for row in latest.values()])
+    connection.execute(
+        insert(table), [{name: getattr(row, name) for name in _COLUMNS} for row in latest.values()]
+    )
 
 
 def load(connection: Connection) -> list[ClientRecord]:

@@ -5,7 +5,9 @@ expired, counts stay, and reading them costs nothing. A6 is measured by them: cl
 and the root's count does not move.
 """
 
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Final
 
@@ -21,6 +23,8 @@ __all__ = ["CLIENT_CA", "ROOT", "IssuedTable", "add", "count_by_issuer", "forget
 ROOT: Final = "root"
 CLIENT_CA: Final = "client-ca"
 
+_COLUMNS: Final = [field.name for field in fields(IssuedRecord)]
+
 
 class IssuedTable:
     """The issuance record of a server: a table of its store."""
@@ -35,7 +39,7 @@ class IssuedTable:
             StateError: the database refused it: no space, or the issuer used this serial
                 number before. The certificate must not leave.
         """
-        await self._store.write(lambda connection: add(connection, issued))
+        await self._store.put(add, issued)
 
     async def count_by_issuer(self) -> dict[str, int]:
         """How many certificates were signed ever, by kind of the key that signed."""
@@ -46,15 +50,18 @@ class IssuedTable:
         return await self._store.read(lambda connection: unexpired(connection, now, holder=holder))
 
 
-def add(connection: Connection, issued: IssuedRecord) -> None:
-    """Record an issue and count it."""
-    connection.execute(insert(table).values(**asdict(issued)))
-    counted = connection.execute(
-        update(counts).where(counts.c.issuer == issued.issuer).values(signed=counts.c.signed + 1)
+def add(connection: Connection, records: Sequence[IssuedRecord]) -> None:
+    """Record issues and count them."""
+    connection.execute(
+        insert(table), [{name: getattr(one, name) for name in _COLUMNS} for one in records]
     )
-    if counted.rowcount == 0:
-        kind = ROOT if issued.issuer == issued.root else CLIENT_CA
-        connection.execute(insert(counts).values(issuer=issued.issuer, kind=kind, signed=1))
+    kinds = {one.issuer: ROOT if one.issuer == one.root else CLIENT_CA for one in records}
+    for issuer, signed in Counter(one.issuer for one in records).items():
+        mine = update(counts).where(counts.c.issuer == issuer)
+        counted = connection.execute(mine.values(signed=counts.c.signed + signed))
+        if counted.rowcount == 0:
+            new = insert(counts).values(issuer=issuer, kind=kinds[issuer], signed=signed)
+            connection.execute(new)
 
 
 def count_by_issuer(connection: Connection) -> dict[str, int]:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from agents.runtime.errors import UnavailableError
 from agents.server.store.engine import check, locate, open_engine, translate
 from agents.server.store.upgrade import upgrade
-from agents.server.store.writer import Work, Writer
+from agents.server.store.writer import Rows, Work, Writer
 
 __all__ = ["READERS", "Store"]
 
@@ -83,6 +83,18 @@ class Store:
             Exception: whatever `work` raised; nothing of this work was kept.
         """
         return await self._writer.write(work)
+
+    async def put(self, rows: Rows[T], item: T) -> None:
+        """Have `rows(connection, [..., item, ...])` called in the next group; durable on return.
+
+        For what many do at once: everything that waits for the same function is put by one call.
+
+        Raises:
+            StateError: the database refused it, or the commit failed: it was not kept.
+            UnavailableError: the store is closed.
+            Exception: whatever `rows` raised for it alone.
+        """
+        await self._writer.put(rows, item)
 
     async def read(self, work: Work[T]) -> T:
         """Run `work(connection)` on a reading thread, in a transaction that cannot write.

@@ -1,8 +1,8 @@
 """One thread that writes, for everybody, in groups.
 
-    await write(a) ─┐
-    await write(b) ─┼─► queue ─► BEGIN  [savepoint a]  [savepoint b]  …  COMMIT ─► answers
-    await write(c) ─┘            ╰─ what waits while one group commits is the next one ─╯
+    await write(a)  ─┐
+    await put(t, b) ─┼─► queue ─► BEGIN  [savepoint a]  [savepoint b, c]  …  COMMIT ─► answers
+    await put(t, c) ─┘            ╰─ what waits while one group commits is the next one ─╯
 
 1. An answer is delivered after the commit of its group, never before: what a caller
    hears of is on disk (issue recorded before the certificate leaves).
@@ -12,14 +12,19 @@
    exception; the others of its group do not notice.
 4. If the commit itself fails, every write of the group fails: none of it is on disk.
 5. A cancelled caller does not take its write back. It must treat it as possibly done.
+6. What is `put` through one function goes through it together, in one savepoint: a fleet
+   that enrols costs a few statements a group and not a few a client. If that raises, it is
+   rolled back and each is put alone, so rule 3 holds for them too. A write is not overtaken:
+   what came before it is put before it, what came after it after it. Between two writes
+   what goes through different functions may change places: they are different tables.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,10 +32,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from agents.runtime.errors import UnavailableError
 from agents.server.store.engine import translate
 
-__all__ = ["MAX_GROUP", "Work", "Writer"]
+__all__ = ["MAX_GROUP", "Rows", "Work", "Writer"]
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
+Rows = Callable[[Connection, Sequence[T]], None]
+"""Puts things into one table, in their order: many cost little more than one."""
 
 MAX_GROUP: Final = 256
 """Writes of one commit: bounds how long the first of them waits for the last."""
@@ -38,9 +45,11 @@ MAX_GROUP: Final = 256
 
 @dataclass(slots=True)
 class _Job:
-    """A write that waits, and where its answer goes."""
+    """A write that waits, or a thing to put, and where the answer goes."""
 
-    work: Work[Any]
+    work: Work[Any] | None
+    rows: Rows[Any] | None
+    item: Any
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
     result: Any = None
@@ -72,13 +81,32 @@ class Writer:
             UnavailableError: the writer is closed.
             Exception: whatever `work` raised.
         """
+        return cast(T, await self._enqueue(work, None, None))
+
+    async def put(self, rows: Rows[T], item: T) -> None:
+        """Put one thing through `rows`, with what others put through it; durable on return.
+
+        Args:
+            rows: The same function for everybody; called again with fewer if it raises.
+            item: What is put.
+
+        Raises:
+            StateError: the database refused it, or its commit failed.
+            UnavailableError: the writer is closed.
+            Exception: whatever `rows` raised for it alone.
+        """
+        await self._enqueue(None, rows, item)
+
+    def _enqueue(
+        self, work: Work[Any] | None, rows: Rows[Any] | None, item: object
+    ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[Any] = loop.create_future()
         with self._gate:
             if self._closed:
                 raise UnavailableError("the store is closed")
-            self._queue.put(_Job(work, loop, answer))
-        return await answer
+            self._queue.put(_Job(work, rows, item, loop, answer))
+        return answer
 
     def close(self) -> None:
         """Commit what waits, then end the thread; idempotent. Blocks for these commits."""
@@ -113,16 +141,17 @@ class Writer:
     def _commit(self, group: list[_Job]) -> None:
         try:
             with self._engine.begin() as connection:
-                for job in group:
-                    self._attempt(connection, job)
+                for jobs in _in_batches(group):
+                    self._attempt(connection, jobs)
         except BaseException as exc:  # the thread must outlive whatever a database raises
             for job in group:
                 job.error = self._foreign(exc)
 
-    def _attempt(self, connection: Connection, job: _Job) -> None:
+    def _attempt(self, connection: Connection, jobs: Sequence[_Job]) -> None:
+        """Do what goes together, in a savepoint; if it fails, each alone."""
         savepoint = connection.begin_nested()
         try:
-            job.result = job.work(connection)
+            _do(connection, jobs)
             savepoint.commit()
         except BaseException as exc:
             try:
@@ -130,7 +159,11 @@ class Writer:
             except SQLAlchemyError as lost:
                 # A full disk ends the whole transaction, savepoints and all: rule 4.
                 raise exc from lost
-            job.error = self._foreign(exc)
+            if len(jobs) == 1:
+                jobs[0].error = self._foreign(exc)
+                return
+            for job in jobs:
+                self._attempt(connection, [job])
 
     def _foreign(self, error: BaseException) -> BaseException:
         """The error as callers may see it: no exception of SQLAlchemy crosses the door."""
@@ -148,6 +181,28 @@ class Writer:
                 loop.call_soon_threadsafe(_settle, answered)
             except RuntimeError:
                 continue  # that loop is closed: nobody waits there any more
+
+
+def _in_batches(group: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
+    """A group as it is done: rule 6."""
+    waiting: dict[Rows[Any], list[_Job]] = {}
+    for job in group:
+        if job.rows is not None:
+            waiting.setdefault(job.rows, []).append(job)
+            continue
+        yield from waiting.values()
+        waiting.clear()
+        yield [job]
+    yield from waiting.values()
+
+
+def _do(connection: Connection, jobs: Sequence[_Job]) -> None:
+    """One write, or things that are put through one function."""
+    first = jobs[0]
+    if first.work is not None:
+        first.result = first.work(connection)
+    elif first.rows is not None:
+        first.rows(connection, [job.item for job in jobs])
 
 
 def _settle(jobs: list[_Job]) -> None:

@@ -2,12 +2,18 @@ import asyncio
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Connection, RootTransaction, text
 
 from agents.runtime.errors import DamagedError, StateError, UnavailableError
@@ -120,6 +126,126 @@ async def test_one_write_that_fails_costs_nobody_else_of_its_group(
         await bad
     assert len({*(await asyncio.gather(*tasks))[1:], await last}) == 1
     assert names(path) == {"w0", "w1", "last"}
+
+
+class Putting:
+    """Puts rows of one kind, all that came together in one statement; remembers what came."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.calls: list[tuple[str, ...]] = []
+
+    def __call__(self, connection: Connection, names: Sequence[str]) -> None:
+        self.calls.append(tuple(names))
+        connection.execute(
+            text("INSERT INTO issuer_count VALUES (:issuer, :kind, 1)"),
+            [{"issuer": name.encode(), "kind": self.kind} for name in names],
+        )
+
+
+async def gathered(store: Store, waiting: Sequence[Coroutine[Any, Any, object]]) -> list[object]:
+    """What becomes of these when they wait together."""
+    gate, first = await behind_a_gate(store, 0)
+    tasks = [asyncio.create_task(one) for one in waiting]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await first[0]
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_is_put_together_is_one_call(store: Store, path: Path) -> None:
+    putting = Putting("root")
+    given_names = [f"w{i}" for i in range(50)]
+    outcomes = await gathered(store, [store.put(putting, name) for name in given_names])
+    assert outcomes == [None] * 50
+    assert putting.calls == [tuple(given_names)]
+    assert names(path) == set(given_names)
+
+
+async def test_of_what_is_put_together_only_the_bad_one_fails(store: Store, path: Path) -> None:
+    await store.write(put("taken"))
+    putting = Putting("root")
+    given_names = ["w0", "w1", "taken", "w2"]
+    outcomes = await gathered(store, [store.put(putting, name) for name in given_names])
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        type(None),
+        StateError,
+        type(None),
+    ]
+    assert names(path) == {"taken", "w0", "w1", "w2"}
+
+
+async def test_what_is_put_overtakes_no_write(store: Store) -> None:
+    one, other, seen = Putting("root"), Putting("client-ca"), list[int]()
+
+    def count(connection: Connection) -> None:
+        seen.append(connection.execute(text("SELECT count(*) FROM issuer_count")).scalar_one())
+
+    await gathered(
+        store,
+        [
+            store.put(one, "a"),
+            store.put(other, "b"),
+            store.put(one, "c"),
+            store.write(count),
+            store.put(one, "d"),
+            store.write(count),
+        ],
+    )
+    assert one.calls == [("a", "c"), ("d",)]
+    assert other.calls == [("b",)]
+    assert seen == [3, 4]
+
+
+class Exploding(Putting):
+    """Raises where it meets a name that is told to, after it has put what it was given."""
+
+    def __call__(self, connection: Connection, names: Sequence[str]) -> None:
+        super().__call__(connection, names)
+        if any(name.startswith("bad") for name in names):
+            raise LookupError("not mine")
+
+
+KEPT = st.sampled_from(["good", "bad", "twice", "write", "bad-write"])
+
+
+@settings(deadline=None, max_examples=12)
+@given(kinds=st.lists(st.tuples(KEPT, st.booleans()), min_size=1, max_size=30))
+def test_whatever_waits_together_each_gets_its_own_answer(kinds: list[tuple[str, bool]]) -> None:
+    """One that fails costs nobody else, and what was answered is what is there, once each."""
+    wanted = [f"{kind}{'' if kind == 'twice' else place}" for place, (kind, _) in enumerate(kinds)]
+
+    sorts = (Exploding("root"), Exploding("client-ca"))
+
+    async def run(store: Store) -> list[object]:
+        return await gathered(
+            store,
+            [
+                store.write(partial(sorts[which], names=[name]))
+                if "write" in kind
+                else store.put(sorts[which], name)
+                for name, (kind, which) in zip(wanted, kinds, strict=True)
+            ],
+        )
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "server.db"
+        store = Store.open(path)
+        try:
+            outcomes = asyncio.run(run(store))
+        finally:
+            store.close()
+        kept = Counter(names(path))
+    done = [name for name, outcome in zip(wanted, outcomes, strict=True) if outcome is None]
+    assert Counter(done) == kept
+    assert set(done) == {name for name in wanted if not name.startswith("bad")}
+    failed = {
+        name: type(outcome)
+        for name, outcome in zip(wanted, outcomes, strict=True)
+        if outcome is not None and name.startswith("bad")
+    }
+    assert set(failed.values()) <= {LookupError}
 
 
 async def test_a_commit_that_fails_fails_its_whole_group(store: Store, path: Path) -> None:

@@ -1,13 +1,14 @@
+import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from agents.responder.records import (
     AckRecord,
@@ -388,6 +389,30 @@ async def test_a_serial_number_is_used_once_by_an_issuer(store: Store) -> None:
     assert await table.count_by_issuer() == {"root": 1, "client-ca": 1}
 
 
+async def test_issues_that_are_recorded_together_are_counted_each(store: Store) -> None:
+    table = IssuedTable(store)
+    await table.record(issue(3))
+    records = [issue(serial) for serial in range(1, 6)] + [issue(1, ROOT), issue(2, ROOT)]
+    outcomes = await asyncio.gather(*map(table.record, records), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if outcome] == [StateError]
+    assert isinstance(outcomes[2], StateError)
+    assert await table.count_by_issuer() == {"root": 2, "client-ca": 5}
+    assert len(await table.unexpired(NOW)) == 7
+
+
+def counted(records: list[IssuedRecord]) -> Callable[[Connection], dict[str, int]]:
+    def work(connection: Connection) -> dict[str, int]:
+        issued.add(connection, records)
+        return issued.count_by_issuer(connection)
+
+    return work
+
+
+async def test_one_call_counts_for_each_issuer(store: Store) -> None:
+    records = [issue(serial) for serial in range(1, 6)] + [issue(1, ROOT), issue(2, ROOT)]
+    assert await store.write(counted(records)) == {"root": 2, "client-ca": 5}
+
+
 async def test_what_a_revoke_must_deny_is_what_is_not_over(store: Store) -> None:
     table = IssuedTable(store)
     over, mine, other = issue(1, not_after=NOW), issue(2), issue(3, holder=b"o" * 16)
@@ -500,6 +525,12 @@ async def test_the_last_acknowledgement_of_a_component_and_slot_is_kept(store: S
         ack(2, n=8, credentials=()),
         ack(2, slot=b"t" * 32),
     ]
+
+
+async def test_of_acknowledgements_that_come_together_the_last_is_kept(store: Store) -> None:
+    acks = AckTable(store)
+    await asyncio.gather(*map(acks.save_ack, (ack(1), ack(2), ack(1, n=8), ack(1, slot=b"t" * 32))))
+    assert await acks.load_acks() == [ack(1, n=8), ack(1, slot=b"t" * 32), ack(2)]
 
 
 # --- Bundles
