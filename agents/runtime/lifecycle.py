@@ -21,6 +21,7 @@
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import os
 import signal
@@ -230,6 +231,7 @@ def _one_line(error: BaseException) -> str:
     return "; ".join(f"{type(one).__name__}: {one}" for one in _leaves(error))
 
 
+@functools.cache
 def version() -> str:
     """Return the version of the installed program."""
     # Imported here: it takes 20 ms that only a daemon's start needs.
