@@ -13,6 +13,9 @@ from agents.server.store.store import Store
 __all__ = ["ClientTable", "load", "save"]
 
 _COLUMNS: Final = [field.name for field in fields(ClientRecord)]
+# Delete and insert is the upsert that every database has; readers see neither half.
+_DELETE: Final = delete(table).where(table.c.id == bindparam("gone"))
+_INSERT: Final = insert(table)
 
 
 class ClientTable:
@@ -38,11 +41,9 @@ class ClientTable:
 def save(connection: Connection, reports: Sequence[Sequence[ClientRecord]]) -> None:
     """Replace rows by id; of two rows with one id the later counts."""
     latest = {row.id: row for rows in reports for row in rows}
-    # Delete and insert is the upsert that every database has; readers see neither half.
-    gone = delete(table).where(table.c.id == bindparam("gone"))
-    connection.execute(gone, [{"gone": each} for each in latest])
+    connection.execute(_DELETE, [{"gone": each} for each in latest])
     connection.execute(
-        insert(table), [{name: getattr(row, name) for name in _COLUMNS} for row in latest.values()]
+        _INSERT, [{name: getattr(row, name) for name in _COLUMNS} for row in latest.values()]
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from agents.responder.records import IssuedRecord
 from agents.server.store.schema import issued as table
@@ -24,6 +24,12 @@ ROOT: Final = "root"
 CLIENT_CA: Final = "client-ca"
 
 _COLUMNS: Final = [field.name for field in fields(IssuedRecord)]
+_INSERT: Final = insert(table)
+_COUNT: Final = (
+    update(counts)
+    .where(counts.c.issuer == bindparam("by"))
+    .values(signed=counts.c.signed + bindparam("more"))
+)
 
 
 class IssuedTable:
@@ -53,12 +59,11 @@ class IssuedTable:
 def add(connection: Connection, records: Sequence[IssuedRecord]) -> None:
     """Record issues and count them."""
     connection.execute(
-        insert(table), [{name: getattr(one, name) for name in _COLUMNS} for one in records]
+        _INSERT, [{name: getattr(one, name) for name in _COLUMNS} for one in records]
     )
     kinds = {one.issuer: ROOT if one.issuer == one.root else CLIENT_CA for one in records}
     for issuer, signed in Counter(one.issuer for one in records).items():
-        mine = update(counts).where(counts.c.issuer == issuer)
-        counted = connection.execute(mine.values(signed=counts.c.signed + signed))
+        counted = connection.execute(_COUNT, {"by": issuer, "more": signed})
         if counted.rowcount == 0:
             new = insert(counts).values(issuer=issuer, kind=kinds[issuer], signed=signed)
             connection.execute(new)

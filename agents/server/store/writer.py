@@ -7,7 +7,8 @@
 1. An answer is delivered after the commit of its group, never before: what a caller
    hears of is on disk (issue recorded before the certificate leaves).
 2. A commit costs an fsync however much is in it, so a busy store does few commits of
-   many writes, and an idle one answers at once: nobody waits for a group to fill.
+   many writes, and an idle one answers at once: nobody waits for a group to fill. What
+   one turn of an event loop brings is handed over at its end, so that it is one group.
 3. Each write has a savepoint. One that raises is rolled back alone and hears of its own
    exception; the others of its group do not notice.
 4. If the commit itself fails, every write of the group fails: none of it is on disk.
@@ -68,6 +69,7 @@ class Writer:
         self._engine = engine
         self._where = where
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._brought: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         self._closed = False
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -105,14 +107,27 @@ class Writer:
         with self._gate:
             if self._closed:
                 raise UnavailableError("the store is closed")
-            self._queue.put(_Job(work, rows, item, loop, answer))
+            if loop not in self._brought:
+                self._brought[loop] = []
+                loop.call_soon(self._hand_over, loop)
+            self._brought[loop].append(_Job(work, rows, item, loop, answer))
         return answer
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the thread what this turn of a loop has brought."""
+        with self._gate:
+            for job in self._brought.pop(loop, ()):
+                self._queue.put(job)
 
     def close(self) -> None:
         """Commit what waits, then end the thread; idempotent. Blocks for these commits."""
         with self._gate:
             if not self._closed:
                 self._closed = True
+                for jobs in self._brought.values():
+                    for job in jobs:
+                        self._queue.put(job)
+                self._brought.clear()
                 self._queue.put(None)
         self._thread.join()
         self._engine.dispose()

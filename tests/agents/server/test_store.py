@@ -78,13 +78,19 @@ def fail(connection: Connection) -> None:
     raise LookupError("not mine")
 
 
+async def handed_over() -> None:
+    """Let the tasks that were made run, and what this turn has brought reach the writer."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
 async def behind_a_gate(store: Store, count: int) -> tuple[Gate, list["asyncio.Task[object]"]]:
     """Writes that wait together, behind one that keeps the writer busy."""
     gate = Gate()
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(store.write(gate))]
     await asyncio.to_thread(gate.entered.wait)
     tasks += [asyncio.create_task(store.write(put(f"w{i}"))) for i in range(count)]
-    await asyncio.sleep(0)
+    await handed_over()
     return gate, tasks
 
 
@@ -120,7 +126,7 @@ async def test_one_write_that_fails_costs_nobody_else_of_its_group(
     gate, tasks = await behind_a_gate(store, 2)
     bad = asyncio.create_task(store.write(fail))
     last = asyncio.create_task(store.write(put("last")))
-    await asyncio.sleep(0)
+    await handed_over()
     gate.opened.set()
     with pytest.raises(LookupError, match="not mine"):
         await bad
@@ -147,7 +153,7 @@ async def gathered(store: Store, waiting: Sequence[Coroutine[Any, Any, object]])
     """What becomes of these when they wait together."""
     gate, first = await behind_a_gate(store, 0)
     tasks = [asyncio.create_task(one) for one in waiting]
-    await asyncio.sleep(0)
+    await handed_over()
     gate.opened.set()
     await first[0]
     return await asyncio.gather(*tasks, return_exceptions=True)
@@ -196,6 +202,19 @@ async def test_what_is_put_overtakes_no_write(store: Store) -> None:
     assert one.calls == [("a", "c"), ("d",)]
     assert other.calls == [("b",)]
     assert seen == [3, 4]
+
+
+async def test_what_one_turn_brings_is_one_group(store: Store) -> None:
+    transactions = await asyncio.gather(*(store.write(put(f"w{i}")) for i in range(50)))
+    assert len(set(transactions)) == 1
+
+
+async def test_close_commits_what_was_not_handed_over_yet(store: Store, path: Path) -> None:
+    tasks = [asyncio.create_task(store.write(put(f"w{i}"))) for i in range(3)]
+    await asyncio.sleep(0)
+    store.close()
+    await asyncio.gather(*tasks)
+    assert names(path) == {"w0", "w1", "w2"}
 
 
 class Exploding(Putting):
@@ -255,7 +274,7 @@ async def test_a_commit_that_fails_fails_its_whole_group(store: Store, path: Pat
 
     gate, tasks = await behind_a_gate(store, 2)
     tasks.append(asyncio.create_task(store.write(breaks_the_commit)))
-    await asyncio.sleep(0)
+    await handed_over()
     gate.opened.set()
     outcomes = (await asyncio.gather(*tasks, return_exceptions=True))[1:]
     assert [type(outcome) for outcome in outcomes] == [StateError] * 3
@@ -293,7 +312,7 @@ async def test_a_reader_cannot_write(store: Store, path: Path) -> None:
 async def test_a_cancelled_caller_disturbs_nobody(store: Store, path: Path) -> None:
     gate, tasks = await behind_a_gate(store, 2)
     tasks[1].cancel()
-    await asyncio.sleep(0)
+    await handed_over()
     gate.opened.set()
     await tasks[2]
     assert names(path) == {"w0", "w1"}
