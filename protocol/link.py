@@ -146,6 +146,7 @@ class Link:
                 "a context that verifies nobody is for discovery, and no other"
             )
         self._tls = TLS(context, server_side=server_side)
+        self._bound: bytes | None = None  # wanted at each enrolment
         self._server_side = server_side
         self._local_role = local_role
         self._verify = verify
@@ -283,7 +284,9 @@ class Link:
         Raises:
             LocalProtocolError: The handshake is not done.
         """
-        return self._tls.exporter(BINDING_LABEL, _BINDING_LENGTH)
+        if self._bound is None:
+            self._bound = self._tls.exporter(BINDING_LABEL, _BINDING_LENGTH)
+        return self._bound
 
     # --- Becoming open
 
