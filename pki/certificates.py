@@ -15,10 +15,11 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from pki import keys
 from pki.errors import MalformedError, RefusedError, SignatureError
@@ -194,16 +195,20 @@ def parse_request(der: bytes) -> CertificateRequest:
         raise MalformedError(f"request of {len(der)} bytes, at most {MAX_REQUEST}")
     try:
         request = x509.load_der_x509_csr(der)
-        algorithm = request.signature_hash_algorithm
-        spki = _item(request.tbs_certrequest_bytes, _REQUEST_KEY_PLACE)
+        algorithm = request.signature_algorithm_oid
+        signed, signature = request.tbs_certrequest_bytes, request.signature
+        spki = _item(signed, _REQUEST_KEY_PLACE)
         attributes = len(request.attributes)
     except _UNREADABLE as exc:
         raise MalformedError("not a certificate request") from exc
     public = keys.load_spki(spki)
-    if not isinstance(algorithm, hashes.SHA256):
-        raise MalformedError("request is not signed with SHA-256")
-    if not request.is_signature_valid:
-        raise SignatureError("request is not signed by its own key")
+    if algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
+        raise MalformedError("request is not signed by ECDSA with SHA-256")
+    try:
+        # `is_signature_valid` would read the key, and find its point on the curve, once more.
+        public.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as exc:
+        raise SignatureError("request is not signed by its own key") from exc
     if attributes:
         raise RefusedError("request has attributes, expected none")
     return CertificateRequest(spki, public)

@@ -48,6 +48,7 @@ __all__ = [
     "Constraint",
     "Issuer",
     "Proposal",
+    "certify",
     "check_issued",
     "issue",
     "serial",
@@ -171,7 +172,7 @@ def serial(random: Callable[[int], bytes]) -> int:
     return int.from_bytes(random(15), "big") | 1 << 120
 
 
-def issue(
+def certify(
     issuer: Issuer,
     request: CertificateRequest,
     *,
@@ -181,8 +182,10 @@ def issue(
     now: datetime,
     serial: int,
     constraints: Sequence[Constraint] = DEFAULT,
-) -> bytes:
-    """Sign a certificate, DER.
+) -> Facts:
+    """Sign a certificate.
+
+    Returns what `certificates.read` would say of it: who has just made it need not read it.
 
     Args:
         issuer: Who signs.
@@ -217,17 +220,45 @@ def issue(
     return _sign(issuer, request, proposal)
 
 
-def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> bytes:
+def issue(
+    issuer: Issuer,
+    request: CertificateRequest,
+    *,
+    kind: Kind,
+    name: Name,
+    validity: timedelta,
+    now: datetime,
+    serial: int,
+    constraints: Sequence[Constraint] = DEFAULT,
+) -> bytes:
+    """`certify`, for whoever wants nothing but the certificate, DER."""
+    facts = certify(
+        issuer,
+        request,
+        kind=kind,
+        name=name,
+        validity=validity,
+        now=now,
+        serial=serial,
+        constraints=constraints,
+    )
+    return facts.der
+
+
+def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> Facts:
     constraints, key_usage, extended = _profile_extensions(proposal.kind)
     issuer_name, issuer_key = _issuer_parts(issuer.chain[0])
     name = proposal.name
+    subject = f"{name.role} {name.id.hex()}"
+    not_before, not_after = _written(proposal.not_before), _written(proposal.not_after)
     builder = x509.CertificateBuilder(
         issuer_name=issuer_name,
-        subject_name=certificates.common_name(f"{name.role} {name.id.hex()}"),
+        subject_name=certificates.common_name(subject),
         public_key=request.public_key,
         serial_number=proposal.serial,
-        not_valid_before=_written(proposal.not_before),
-        not_valid_after=_written(proposal.not_after),
+        # The builder takes dates in UTC and without a zone.
+        not_valid_before=not_before.replace(tzinfo=None),
+        not_valid_after=not_after.replace(tzinfo=None),
         extensions=[
             constraints,
             key_usage,
@@ -239,12 +270,24 @@ def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> by
             issuer_key,
         ],
     )
-    return builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+    return Facts(
+        der=builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER),
+        serial=proposal.serial,
+        name=name,
+        kind=proposal.kind,
+        subject=subject,
+        key_id=proposal.key_id,
+        spki=request.spki,
+        issuer_cn=proposal.issuer.subject,
+        not_before=not_before,
+        not_after=not_after,
+        is_ca=PROFILES[proposal.kind].constraints.ca,
+    )
 
 
 def _written(date: datetime) -> datetime:
-    """A date as the builder's constructor takes it: UTC, without zone, in whole seconds."""
-    return date.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+    """A date as a certificate has it: UTC, in whole seconds."""
+    return date.astimezone(UTC).replace(microsecond=0)
 
 
 _AnyExtension: TypeAlias = x509.Extension[x509.ExtensionType]

@@ -71,7 +71,7 @@ class Issuing:
         """
         now = self._clock.now()
         issuer = terms.issuer
-        der = issuance.issue(
+        leaf = issuance.certify(
             issuer,
             certificates.parse_request(csr),
             kind=kind,
@@ -80,7 +80,6 @@ class Issuing:
             now=now,
             serial=issuance.serial(self._random),
         )
-        leaf = certificates.read(der)
         issued = IssuedRecord(
             serial=leaf.serial,
             kind=kind.value,
@@ -102,4 +101,4 @@ class Issuing:
             root=issued.root.hex(),
             not_after=leaf.not_after.isoformat(),
         )
-        return (der, *issuer.chain)
+        return (leaf.der, *issuer.chain)

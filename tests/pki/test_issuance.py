@@ -1,7 +1,7 @@
 """Issuing: what comes out, and everything that is refused before a signature is made."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from cryptography import x509
@@ -23,7 +23,7 @@ from pki.errors import (
     UnknownKeyError,
     UntrustedError,
 )
-from pki.issuance import MIN_LIFE, Issuer, Proposal, check_issued, issue
+from pki.issuance import MIN_LIFE, Issuer, Proposal, certify, check_issued, issue
 from pki.keys import KeyId
 from tests.pki import hierarchy
 from tests.pki.hierarchy import DAY, ISSUED, NOW, client_ca, key, leaf, name, request, root
@@ -50,6 +50,23 @@ class TestIssued:
         assert (facts.not_before, facts.not_after) == (NOW - BACKDATE, NOW + 7 * DAY)
         parsed = x509.load_der_x509_certificate(der)
         parsed.verify_directly_issued_by(x509.load_der_x509_certificate(issuer.chain[0]))
+
+    @pytest.mark.parametrize("kind", ISSUED)
+    @pytest.mark.parametrize("validity", [7 * DAY, 10_000 * DAY])
+    def test_what_certify_says_is_what_a_reader_reads(
+        self, kind: Kind, validity: timedelta
+    ) -> None:
+        made = certify(
+            hierarchy.issuer_of(kind),
+            request("leaf"),
+            kind=kind,
+            name=name(kind),
+            validity=validity,
+            now=NOW.astimezone(timezone(timedelta(hours=9))) + timedelta(microseconds=999_999),
+            serial=4711,
+        )
+        assert made == read(made.der)
+        assert made.not_before.utcoffset() == made.not_after.utcoffset() == timedelta(0)
 
     @pytest.mark.parametrize("kind", ISSUED)
     def test_extensions_are_the_profiles_and_no_other(self, kind: Kind) -> None:
