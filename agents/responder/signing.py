@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from agents.member.keyring import Keyring
+from agents.member.keyring import Credential, Keyring
 from agents.responder.enrolment import Applicant
 from agents.responder.issuing import Terms
 from agents.runtime.clock import Clock
@@ -52,6 +52,7 @@ class ClientSigning:
         self._renew_ca = renew_ca
         self._renewing = asyncio.Lock()
         self._retry_at = 0.0
+        self._issuer: tuple[Credential, Issuer] | None = None
 
     async def admit(self, applicant: Applicant) -> Pending | Refused | None:
         """Everybody who has a bundle."""
@@ -65,7 +66,13 @@ class ClientSigning:
         held = self._keyring.credential(Kind.CLIENT_CA)
         if held is None:
             raise UnavailableError("no client CA yet: this responder is not approved", NO_CA_YET)
-        return Terms(Issuer(held.key, held.chain), self._policies()[kind])
+        return Terms(self._issuer_of(held), self._policies()[kind])
+
+    def _issuer_of(self, held: Credential) -> Issuer:
+        """The CA as an issuer, checked once for each."""
+        if self._issuer is None or self._issuer[0] is not held:
+            self._issuer = held, Issuer(held.key, held.chain)
+        return self._issuer[1]
 
     async def _replace(self, kind: Kind) -> None:
         """Replace the CA, unless somebody has while we waited, or could not."""
