@@ -96,7 +96,8 @@ class Keyring:
         self._files = files
         self._random = random
         self._key_path = path.with_suffix(".key")
-        self._unlock, self._content = self._open()
+        self._unlock, content = self._open()
+        self._hold(content)
 
     @property
     def identity(self) -> PrivateKey:
@@ -106,12 +107,12 @@ class Keyring:
     @property
     def identity_spki(self) -> bytes:
         """The public half of the identity key, DER."""
-        return keys.spki(self._content.identity.public_key())
+        return self._identity_spki
 
     @property
     def id(self) -> bytes:
         """The component's id: 16 bytes, from its identity key (F1)."""
-        return keys.component_id(self.identity_spki)
+        return self._id
 
     def credential(self, kind: Kind) -> Credential | None:
         """The credential of a kind that is in use."""
@@ -207,7 +208,13 @@ class Keyring:
 
     def _save(self, content: _Content) -> None:
         self._write(self._unlock, content)
+        self._hold(content)
+
+    def _hold(self, content: _Content) -> None:
+        """Make this the content; the id that every link is asked by is computed once, here."""
         self._content = content
+        self._identity_spki = keys.spki(content.identity.public_key())
+        self._id = keys.component_id(self._identity_spki)
 
     def _write(self, unlock: keystore.KeyFile, content: _Content) -> None:
         sealed = keystore.seal(_serialize(content), unlock, random=self._random)

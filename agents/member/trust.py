@@ -52,7 +52,7 @@ class Trust:
     def __init__(
         self, known: TrustState, *, path: Path, files: Files, clock: Clock, log: Logger
     ) -> None:
-        self._state = known
+        self._hold(known)
         self._file = TwoGenerations(path, files)
         self._clock = clock
         self._log = log
@@ -105,7 +105,7 @@ class Trust:
     @property
     def roots(self) -> tuple[bytes, ...]:
         """The roots that TLS trusts, DER (rule 16)."""
-        return state.tls_roots(self._state)
+        return self._effect.roots
 
     @property
     def newest_root(self) -> KeyId:
@@ -115,12 +115,12 @@ class Trust:
     @property
     def trusted(self) -> frozenset[KeyId]:
         """KeyIDs of the roots that TLS trusts."""
-        return state.trusted(self._state)
+        return self._trusted
 
     @property
     def denied(self) -> frozenset[KeyId]:
         """Single subordinate keys that the counted heads deny."""
-        return state.denied(self._state)
+        return self._effect.denied
 
     def chain(self, slot: bytes) -> Chain:
         """The chain of a known slot.
@@ -184,9 +184,10 @@ class Trust:
 
         def verify(chain: tuple[bytes, ...]) -> Peer:
             now = self._clock.now()
-            refused = self.denied | state.revoked(self._state)
             try:
-                return check_peer(chain, expectation(), roots=self.trusted, denied=refused, now=now)
+                return check_peer(
+                    chain, expectation(), roots=self._trusted, denied=self._refused, now=now
+                )
             except PKIError as exc:
                 raise Refusal(_code(exc), str(exc), time=int(now.timestamp())) from exc
 
@@ -223,12 +224,20 @@ class Trust:
         if known == self._state:
             return
         self._file.write(state.encode_state(known))
-        before, self._state = state.effect(self._state), known
-        if before != state.effect(known):
+        before = self._effect
+        self._hold(known)
+        if before != self._effect:
             self.revision += 1
             self.cause = current_trace.get()
             self._changed.set()
             self._changed = asyncio.Event()
+
+    def _hold(self, known: TrustState) -> None:
+        """Make this the state; what every link asks of it is gathered once, here."""
+        self._state = known
+        self._effect = state.effect(known)
+        self._trusted = state.trusted(known)
+        self._refused = self._effect.denied | state.revoked(known)
 
 
 def _code(error: PKIError) -> CloseCode:
