@@ -9,7 +9,7 @@ write  ──►  a moment  ──►  commit  ──►  a moment  ──►  a
 import asyncio
 import functools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -106,6 +106,10 @@ class SimStore:
                 self._fail(strike)
             await self._moment()
             return result
+
+    async def put(self, rows: Callable[[Connection, Sequence[T]], None], item: T) -> None:
+        """See `Store.put`; each item is a group of its own here."""
+        await self.write(lambda connection: rows(connection, [item]))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Store.read`."""
