@@ -32,6 +32,7 @@ of all, so a registry may keep a plan a subnet (`subnet`) and remake only one of
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import pairwise
 from types import MappingProxyType
@@ -103,8 +104,8 @@ class Member:
         prefix = policy.prefix4 if version == 4 else policy.prefix6
         if prefix is None:
             prefix = 128
-        address = IPv4Address(number) if version == 4 else IPv6Address(number)
-        return str(ip_network((address, prefix), strict=False))
+        below = (32 if version == 4 else 128) - prefix
+        return _subnet(version, number >> below << below, prefix)
 
     def stands_alone(self, policy: Policy) -> bool:
         """Whether the policy gives clients of this kind of address no neighbours."""
@@ -168,6 +169,13 @@ def plan(members: Iterable[Member], policy: Policy | None = None) -> Plan:
                     raise ValueError(f"two members have the id {member.id.hex()}")
                 positions[member.id] = _position(name, chain, index)
     return Plan(MappingProxyType(chains), MappingProxyType(positions))
+
+
+# Every plan asks it of every member, and they have few answers.
+@lru_cache(maxsize=1024)
+def _subnet(version: int, number: int, prefix: int) -> str:
+    address = IPv4Address(number) if version == 4 else IPv6Address(number)
+    return str(ip_network((address, prefix)))
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address:
