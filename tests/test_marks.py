@@ -36,7 +36,9 @@ def test_a_missing_component_fails_the_test_and_names_the_remedy(tmp_path: Path)
 def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {line.split()[1] for line in makefile.splitlines() if line.startswith(".PHONY: ")}
+    # What a make around this test says to its own children is not for this one.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     answer = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ["make", "help"], cwd=ROOT, env=plain, capture_output=True, text=True, check=True
     )
     assert {line.split()[0] for line in answer.stdout.splitlines()} == targets
