@@ -41,6 +41,8 @@ from pki.peers import Expectation, Peer
 __all__ = ["Member", "MemberState", "open_bundle_file", "open_state"]
 
 MAX_BUNDLE = 40 << 20
+LOOK_AGAIN = 60.0
+"""Seconds between two looks at a certificate that is not valid yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +185,14 @@ class Member:
         )
 
     async def until_certified(self, kind: Kind) -> None:
-        """Wait for the first certificate of a kind, which comes with the first member link."""
+        """Wait for the first certificate of a kind, which comes with the first member link.
+
+        One that is held and not valid yet becomes so without any change of ours, when a clock
+        that was behind is set right: so it is looked at again now and then.
+        """
         while not self.certified(kind):
-            await self.changed_from(kind, self.version(kind))
+            changed = self.changed_from(kind, self.version(kind))
+            await first_of(changed, self.clock.sleep(LOOK_AGAIN))
 
     def verifier(
         self,

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from agents.member.member import LOOK_AGAIN
 from pki.certificates import Kind
 from pki.errors import PKIError
 from pki.names import Role
@@ -163,6 +164,18 @@ class TestChanged:
         assert not waiting.done()
         site.certify(member.keyring, KIND)
         member.credential_changed()
+        await waiting
+
+    async def test_one_that_is_not_valid_yet_is_when_the_clock_is_set_right(self) -> None:
+        site, clock = Deployment(), FakeClock()
+        member = site.member(Role.CLIENT, clock=clock)
+        site.certify(member.keyring, KIND)
+        clock.jump(-timedelta(days=2))
+        waiting = asyncio.ensure_future(member.until_certified(KIND))
+        await settle()
+        assert not waiting.done()
+        clock.jump(timedelta(days=2))  # and nothing of ours has changed
+        await clock.advance_network(LOOK_AGAIN)
         await waiting
 
 
