@@ -13,7 +13,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from agents.responder.signing import ClientSigning
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock, look_again
-from agents.runtime.errors import StateError, UnavailableError
+from agents.runtime.errors import AgentError, StateError, UnavailableError
 from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
@@ -51,7 +51,7 @@ from agents.server.operations import ServerOperations
 from agents.server.settings import ROOT_AGE_WARNING, Settings
 from agents.server.signing import ApprovedSigning
 from agents.server.standby import Standby
-from agents.server.store import Store, approvals
+from agents.server.store import Store, approvals, issued
 from agents.server.store.acks import AckTable
 from agents.server.store.approvals import Approval, State
 from agents.server.store.clients import ClientTable
@@ -70,6 +70,8 @@ log = logs.get_logger()
 
 KEYS = "pki.db"
 STORE = "server.db"
+KEPT_AFTER_EXPIRY = timedelta(days=30)
+"""How long an issue stays on record after its end, for whoever looks into what happened."""
 HEAD_RETRY = 60.0
 """Seconds after a HEAD that could not be kept, until it is signed again."""
 
@@ -176,6 +178,7 @@ class Server:
         self._zone_ids: frozenset[bytes] = frozenset()
         self._trouble = Trouble()
         self._warned_at = datetime.min.replace(tzinfo=UTC)
+        self._forgot_at = self._warned_at
 
     async def prepare(self) -> None:
         """Everything that must be true before anybody is served."""
@@ -346,6 +349,15 @@ class Server:
                 continue
             self._trouble.over()
             self._warn_of_age()
+            await self._forget_expired()
+
+    async def _forget_expired(self) -> None:
+        """Once a day: issues that nobody can use any more need not be on record for ever."""
+        now = self.clock.now()
+        if now - self._forgot_at >= timedelta(days=1):
+            self._forgot_at = now
+            with suppress(AgentError):  # tomorrow is soon enough
+                await self.store.write(partial(issued.forget, before=now - KEPT_AFTER_EXPIRY))
 
     def _warn_of_age(self) -> None:
         """Once a day while the newest root is older than it should be (B16)."""

@@ -1,7 +1,7 @@
 """A server as a whole: what its start refuses, and what it does by the hour."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -9,15 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.files import lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.notify import Notifier
 from agents.server import app
-from agents.server.app import Server, run
+from agents.server.app import KEPT_AFTER_EXPIRY, Server, run
 from agents.server.operations import ServerOperations
 from agents.server.store import Store
+from agents.server.store.schema import issued as table
 from pki import certificates, heads
 from pki.certificates import Kind
 from protocol.messages import Issued
@@ -137,6 +139,25 @@ async def test_an_old_root_is_logged_once_a_day(tmp_path: Path) -> None:
                 assert [line["event"] for line in lines].count("root.old") == 0
                 await pass_hours(server, clock, 30)
         assert [line["event"] for line in lines].count("root.old") == 2
+
+
+async def test_issues_that_nobody_can_use_any_more_are_forgotten(tmp_path: Path) -> None:
+    clock = FakeClock()
+
+    def on_record() -> Awaitable[list[int]]:
+        return server.store.read(
+            lambda connection: list(connection.execute(select(table.c.serial)).scalars())
+        )
+
+    async with prepared(tmp_path, clock=clock) as server:
+        await enrolled(server, Component(), Kind.CLIENT_TLS)
+        before = len(await on_record())
+        clock.jump(timedelta(days=7) + KEPT_AFTER_EXPIRY - timedelta(hours=1))
+        await server._forget_expired()
+        assert len(await on_record()) == before
+        clock.jump(timedelta(days=1, hours=2))
+        await server._forget_expired()
+        assert len(await on_record()) == before - 1  # the client's; the server's own are good
 
 
 async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
