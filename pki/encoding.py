@@ -18,7 +18,6 @@ from pki.errors import MalformedError
 __all__ = [
     "MAX_DEPTH",
     "MAX_ITEMS",
-    "as_bool",
     "as_bytes",
     "as_int",
     "as_list",
@@ -114,17 +113,6 @@ def as_int(value: object, *, what: str) -> int:
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise _another_type(what, "an integer", value)
-    return value
-
-
-def as_bool(value: object, *, what: str) -> bool:
-    """Read a boolean.
-
-    Raises:
-        MalformedError: Another type.
-    """
-    if not isinstance(value, bool):
-        raise _another_type(what, "a boolean", value)
     return value
 
 

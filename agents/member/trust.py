@@ -38,7 +38,8 @@ from protocol.errors import Refusal
 
 __all__ = ["Trust"]
 
-MAX_FILE = 40 << 20
+SUPERSEDED = "a chain that supersedes ours was heard (rule 9); what ours had there is kept"
+"""Why there is evidence where nothing was kept out: who had misled us is in it."""
 
 
 class Trust:
@@ -201,9 +202,8 @@ class Trust:
 
     def _take(self, outcome: trust.Outcome, source: str) -> bool:
         if outcome.evidence is not None:
-            self._log.error(
-                "ledger.forked", source=source, n=outcome.evidence.n, reason=outcome.problem
-            )
+            reason = outcome.problem or SUPERSEDED
+            self._log.error("ledger.forked", source=source, n=outcome.evidence.n, reason=reason)
         elif outcome.problem is not None:
             self._log.warning("ledger.refused", source=source, reason=outcome.problem)
         self._adopt(outcome.state)

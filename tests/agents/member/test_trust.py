@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.member.trust import Trust
+from agents.member.trust import SUPERSEDED, Trust
 from agents.runtime import logs
 from agents.runtime.errors import StateError
 from agents.runtime.files import TwoGenerations
@@ -214,6 +214,19 @@ class TestRevision:
 
 
 class TestReports:
+    @pytest.mark.req("B10")
+    def test_a_chain_that_supersedes_ours_is_reported_with_its_reason(self) -> None:
+        case = Case()
+        other = case.site.twin()
+        case.site.rotate()
+        case.follow()
+        other.rotate()
+        other.rotate()
+        with logged() as lines:
+            assert case.trust.entries(other.slot, 0, other.chain.encoded, source="server/honest")
+        (forked,) = [line for line in lines if line["event"] == "ledger.forked"]
+        assert forked["reason"] == SUPERSEDED
+
     @pytest.mark.req("B10")
     def test_a_fork_is_evidence_a_line_and_nothing_else(self) -> None:
         case = Case()
