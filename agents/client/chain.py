@@ -163,8 +163,12 @@ class Chain:
         channel.on_closed.add_done_callback(lambda _: self._backward_ended(channel))
         if held is not None and held is not channel:
             self._member.spawn(held.retire(CloseCode.SUPERSEDED))
-        self._member.spawn(self._member.following.greet(channel))
+        self._linked("backward", channel)
         return Done()
+
+    def _linked(self, side: str, channel: Channel) -> None:
+        self._member.log.info("neighbour.linked", side=side, peer=_id(channel), link=channel.id)
+        self._member.spawn(self._member.following.greet(channel))
 
     def _refusal(self, id: bytes) -> Refused | None:
         """What to tell one that is not to stand behind us; None for one that is.
@@ -209,7 +213,7 @@ class Chain:
         held, self.forward = self.forward, channel
         if held is not None:
             self._member.spawn(held.retire(CloseCode.SUPERSEDED))
-        self._member.spawn(self._member.following.greet(channel))
+        self._linked("forward", channel)
         await self._until_stale(channel, version, moved)
         if channel.is_closed and not moved.is_set():
             # It may be going away, or gone: either way the responder hears of it soon.

@@ -285,6 +285,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "message.in": Event("A message came.", "trace", "type"),
         "message.out": Event("A message was sent.", "trace", "type"),
+        "neighbour.linked": Event(
+            "A link to a neighbour stands: it took us, or we took it.", "link", "peer", "side"
+        ),
         "neighbour.unreachable": Event(
             "The forward neighbour cannot be reached.", "failures", "peer", "reason"
         ),
