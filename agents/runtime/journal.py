@@ -31,7 +31,7 @@ until the journal is opened again, and a record whose `append` failed may then b
 
 import asyncio
 import hashlib
-import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from typing import Self
 
 from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.files import DISK, Files
+from agents.runtime.tape import DiskTape, Tape, Tapes
 
 __all__ = ["MAX_BATCH", "MAX_JOURNAL", "MAX_RECORD", "Journal"]
 
@@ -70,10 +71,13 @@ class _Waiting:
 class Journal:
     """One open journal. For one event loop; the state directory's lock keeps others away."""
 
-    def __init__(self, path: Path, files: Files, handle: int, salt: bytes, end: int) -> None:
+    def __init__(
+        self, path: Path, files: Files, tapes: Tapes, tape: Tape, salt: bytes, end: int
+    ) -> None:
         self._path = path
         self._files = files
-        self._handle = handle
+        self._tapes = tapes
+        self._tape = tape
         self._salt = salt
         self._end = end  # the file is synced up to here
         self._waiting: list[_Waiting] = []
@@ -84,12 +88,15 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     @classmethod
-    def open(cls, path: Path, files: Files = DISK) -> tuple[Self, list[bytes]]:
+    def open(
+        cls, path: Path, files: Files = DISK, tapes: Tapes = DiskTape
+    ) -> tuple[Self, list[bytes]]:
         """Open a journal, or make an empty one, and return it with its records, oldest first.
 
         Args:
             path: The file.
-            files: The disk, for the writes of whole files; appends go to `path` itself.
+            files: The disk, for the writes of whole files.
+            tapes: The same disk, for what is appended.
 
         Raises:
             DamagedError: It is not a journal, or is damaged before its end.
@@ -97,22 +104,22 @@ class Journal:
         """
         if not files.exists(path):
             # Written whole: a file without its whole header was never ours.
-            files.write_atomic(path, _MAGIC + os.urandom(16))
+            files.write_atomic(path, _MAGIC + secrets.token_bytes(16))
         data = files.read_file(path, MAX_JOURNAL)
         if len(data) < _START or not data.startswith(_MAGIC):
             raise DamagedError(f"{path} is not a journal", hint=_RESTORE)
         salt = data[len(_MAGIC) : _START]
         records, end = _read(path, data, salt)
-        handle = _open_for_append(path)
+        tape = _opened(tapes, path)
         try:
             if end < len(data):
-                os.ftruncate(handle, end)
-                os.fsync(handle)
+                tape.cut(end)
+                tape.sync()
                 # A crash before this line cuts the same tail again.
         except OSError as exc:
-            os.close(handle)
+            tape.close()
             raise _failure("cut the tail of", path, exc) from exc
-        return cls(path, files, handle, salt, end), records
+        return cls(path, files, tapes, tape, salt, end), records
 
     @property
     def size(self) -> int:
@@ -173,7 +180,7 @@ class Journal:
             await asyncio.wait([self._flushing])
         async with self._disk:
             self._thread.shutdown()
-            os.close(self._handle)
+            self._tape.close()
 
     def _usable(self) -> None:
         if self._closed:
@@ -215,21 +222,18 @@ class Journal:
             raise self._failed
         data = _batch(records, self._salt, self._end)
         try:
-            rest, place = memoryview(data), self._end
-            while rest:
-                written = os.pwrite(self._handle, rest, place)
-                rest, place = rest[written:], place + written
+            self._tape.write(data, self._end)
         except OSError as exc:
             # Nobody was told of it, and the next batch starts at the same place.
             error = _failure("append to", self._path, exc)
             try:
-                os.ftruncate(self._handle, self._end)
+                self._tape.cut(self._end)
             except OSError:
                 self._failed = error
             raise error from exc
         try:
             # A crash before this returns: the batch is there, or is a tail that is cut.
-            os.fdatasync(self._handle)
+            self._tape.sync()
         except OSError as exc:
             self._failed = _failure("sync", self._path, exc)
             raise self._failed from exc
@@ -237,33 +241,26 @@ class Journal:
 
     def _replace(self, records: Iterable[bytes]) -> None:
         """In the thread: write a new file, and take it into use."""
-        salt = os.urandom(16)
+        salt = secrets.token_bytes(16)
         content = bytearray(_MAGIC + salt)
         for batch in _batches(list(records)):
             content += _batch(batch, salt, len(content))
         try:
             self._files.write_atomic(self._path, bytes(content))
         except StateError as exc:
-            if not self._is_named():
+            if not self._tape.is_named():
                 # The last fsync failed: either file may be there after a crash, and what is
                 # appended to the one that has lost its name would be lost with it.
                 self._failed = exc
             raise
         # A crash here: the new file has the name, and is whole.
         try:
-            handle = _open_for_append(self._path)
+            tape = _opened(self._tapes, self._path)
         except StateError as exc:
             self._failed = exc  # the old file has no name any more
             raise
-        os.close(self._handle)
-        self._handle, self._salt, self._end = handle, salt, len(content)
-
-    def _is_named(self) -> bool:
-        """Whether the file that is open still has its name."""
-        try:
-            return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
-        except OSError:
-            return False
+        self._tape.close()
+        self._tape, self._salt, self._end = tape, salt, len(content)
 
 
 _RESTORE = "restore it from a backup, or move it away if its records are known elsewhere"
@@ -290,9 +287,9 @@ def _tell(batch: Sequence[_Waiting], error: StateError | None) -> None:
             one.done.set_exception(StateError(error.text, error.hint))
 
 
-def _open_for_append(path: Path) -> int:
+def _opened(tapes: Tapes, path: Path) -> Tape:
     try:
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        return tapes(path)
     except OSError as exc:
         raise _failure("open", path, exc) from exc
 

@@ -24,7 +24,9 @@ from agents.responder.records import AckRecord, ClientRecord, IssuedRecord
 from agents.runtime import logs
 from agents.runtime.clock import Clock
 from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.files import DISK, Files
 from agents.runtime.journal import Journal
+from agents.runtime.tape import DiskTape, Tapes
 
 __all__ = ["ZoneRecords"]
 
@@ -63,15 +65,28 @@ class ZoneRecords:
 
     @classmethod
     async def open(
-        cls, path: Path, clock: Clock, *, least_growth: int = LEAST_GROWTH
+        cls,
+        path: Path,
+        clock: Clock,
+        *,
+        files: Files = DISK,
+        tapes: Tapes = DiskTape,
+        least_growth: int = LEAST_GROWTH,
     ) -> "ZoneRecords":
         """Read the log, drop what is superseded or expired, and write it anew.
+
+        Args:
+            path: the file.
+            clock: says what has expired.
+            files: the disk, for whole files.
+            tapes: the same disk, for what is appended.
+            least_growth: bytes that the log reaches before it is compacted while it runs.
 
         Raises:
             DamagedError: a record in the middle of the log is not what was written.
             StateError: the log cannot be read or written.
         """
-        journal, records = Journal.open(path)
+        journal, records = Journal.open(path, files, tapes)
         self = cls(journal, clock, least_growth)
         try:
             for record in records:
