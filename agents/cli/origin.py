@@ -7,7 +7,7 @@ before it does anything else, and names the other one.
 """
 
 from collections.abc import Sequence
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 
 from agents.runtime.errors import AgentError, Exit
@@ -40,12 +40,27 @@ def check_origin(root: Path | None = None, path: Sequence[str] | None = None) ->
         found = Path(spec.origin).resolve() if spec is not None and spec.origin else None
         if found != root / package / "__init__.py":
             raise _refusal(package, f"it is in {found.parent if found else 'no folder'}")
-    for other in metadata.distributions(path=list(path) if path is not None else [str(root)]):
-        # RECORD first: it is only searched, while the name needs the metadata parsed.
-        record = other.read_text("RECORD") or ""
-        claimed = next((p for p in PACKAGES if f"\n{p}/" in f"\n{record}"), None)
-        if claimed is not None and other.name != DISTRIBUTION:
-            raise _refusal(claimed, f"{other.name} {other.version} has installed it too")
+    for folder in path if path is not None else [str(root)]:
+        for record in Path(folder).glob("*.dist-info/RECORD"):
+            _check_record(record)
+
+
+def _check_record(record: Path) -> None:
+    """Refuse a list of installed files that has ours, unless it is our own.
+
+    It is only searched: what parses it for `importlib` takes 2 MiB for as long as a daemon lives.
+    """
+    try:
+        text = record.read_text(encoding="utf-8")
+    except OSError:
+        return  # a folder that is not as installers leave it has installed nothing
+    claimed = next((package for package in PACKAGES if f"\n{package}/" in f"\n{text}"), None)
+    if claimed is None or record.parent.name.startswith(f"{DISTRIBUTION}-"):
+        return
+    from importlib import metadata
+
+    other = metadata.Distribution.at(record.parent)
+    raise _refusal(claimed, f"{other.name} {other.version} has installed it too")
 
 
 def _refusal(package: str, why: str) -> OriginError:

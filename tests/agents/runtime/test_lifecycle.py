@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 
 import pytest
 import uvloop
@@ -60,6 +61,10 @@ def test_a_signal_asks_the_daemon_to_stop(lines: Lines, number: signal.Signals) 
     assert lines[0]["version"] == version()
     assert lines[1]["reason"] == number.name
     assert signal.getsignal(number) == before
+
+
+def test_the_version_is_the_one_that_the_installer_says() -> None:
+    assert version() == metadata.version("anchorline")
 
 
 def test_a_second_signal_ends_a_daemon_that_does_not_stop() -> None:
