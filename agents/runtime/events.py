@@ -85,6 +85,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "roots": "how many roots are trusted",
         "source": "where it was heard: a link, a file, or ourselves",
         "spki": "an identity key, DER in hex",
+        "side": "`forward` or `backward`: where in the line the neighbour stands",
         "state": "state of a request",
         "trace": "the trace id of the message that this belongs to, the same on every component",
         "type": "the kind of message",
