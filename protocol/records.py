@@ -7,7 +7,7 @@ answers late, dearly or not at all:
    time. A TLS 1.2 AES-GCM record of n bytes holds exactly n - 24 (RFC 5288): an
    explicit nonce of 8, a tag of 16. A balance that were too large would make a reader
    wait for bytes that never come, so it counts whole application records only, and asks
-   for a `probe` after every record that is anything else.
+   for a `probe` after every record that is neither that nor a part of the handshake.
 2. Is this TLS at all? Plain text on a TLS port is told by its first bytes.
 3. Whose certificate was that? TLS 1.2 shows certificates in clear. After a refusal
    OpenSSL does not say which it refused; the log wants to.
@@ -79,7 +79,7 @@ class RecordScanner:
         while position < end:
             if not self._left:
                 if not self._header:
-                    position = self._skip_application(data, position, end)
+                    position = self._take_whole(data, position, end)
                     if position == end:
                         return
                 position += self._take_header(data, position)
@@ -87,30 +87,39 @@ class RecordScanner:
                     self._begin()
                 continue
             taken = min(self._left, end - position)
-            if self._handshake is not None and self._type == _HANDSHAKE and not self._encrypted:
-                self._handshake += data[position : position + taken]
+            self._keep(data[position : position + taken])
             position += taken
             self._left -= taken
             if not self._left:
                 self._finish()
 
-    def _skip_application(
-        self, data: bytes | bytearray | memoryview, position: int, end: int
-    ) -> int:
-        """Account for whole application records from here on; return where they end.
+    def _take_whole(self, data: bytes | bytearray | memoryview, position: int, end: int) -> int:
+        """Account for the records that lie whole in `data` from here on; return where they end.
 
-        What is anything else, too large or cut is left to the caller, so nothing is decided
-        here that would not be decided there in the same way.
+        Nearly all do. What is cut, empty or no record is left to the caller, so nothing is
+        decided here that would not be decided there in the same way.
         """
         while end - position > RECORD_HEADER:
             kind, major, _, size = _HEADER.unpack_from(data, position)
-            after = position + RECORD_HEADER + size
-            whole = GCM_OVERHEAD < size <= _MAX_RECORD and after <= end
-            if kind != _APPLICATION or major != _MAJOR or not whole:
+            start = position + RECORD_HEADER
+            after = start + size
+            if after > end or major != _MAJOR or not 0 < size <= _MAX_RECORD:
                 break
-            self.plaintext += size - GCM_OVERHEAD
+            if kind == _APPLICATION and size > GCM_OVERHEAD:
+                self.plaintext += size - GCM_OVERHEAD
+            elif kind in _TYPES:
+                self._type, self._size = kind, size
+                self._keep(data[start:after])
+                self._finish()
+            else:
+                break
             position = after
         return position
+
+    def _keep(self, piece: bytes | bytearray | memoryview) -> None:
+        """Keep what `shown_chain` reads, if this is a piece of it."""
+        if self._handshake is not None and self._type == _HANDSHAKE and not self._encrypted:
+            self._handshake += piece
 
     def shown_chain(self) -> tuple[bytes, ...]:
         """Return the certificates (DER, leaf first) that the peer has shown so far.
@@ -158,14 +167,15 @@ class RecordScanner:
         if self._type == _APPLICATION and self._size > GCM_OVERHEAD:
             self.plaintext += self._size - GCM_OVERHEAD
             return
-        self.probe = True
-        if self._type == _CHANGE_CIPHER_SPEC:
+        if self._type == _CHANGE_CIPHER_SPEC and not self._encrypted:
             self._encrypted = True
-        elif self._type == _HANDSHAKE and self._encrypted:
-            # The first is FINISHED; a second would open a renegotiation.
+        elif self._type == _HANDSHAKE:
+            # Under encryption the first is FINISHED; a second would open a renegotiation.
             if self._finished:
                 raise TLSError("the peer asks for a renegotiation")
-            self._finished = True
+            self._finished = self._encrypted
+        else:
+            self.probe = True
 
 
 def _certificates(body: bytes) -> tuple[bytes, ...]:

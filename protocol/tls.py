@@ -325,11 +325,13 @@ class TLS:
     def _drain(self) -> None:
         """Take what OpenSSL itself wants to say: handshake messages and alerts."""
         self._unread = 0  # the loop takes what was written before as well
-        while True:
+        size = _HANDSHAKE_READ
+        while size == _HANDSHAKE_READ:  # less was all, and costs no exception
             try:
                 self._out.append(self._connection.bio_read(_HANDSHAKE_READ))
             except SSL.WantReadError:
                 return
+            size = len(self._out[-1])
 
 
 @lru_cache(maxsize=64)

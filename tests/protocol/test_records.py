@@ -48,11 +48,17 @@ def test_a_record_without_plaintext_is_for_openssl_to_judge(size: int) -> None:
     assert scanner.probe
 
 
-@pytest.mark.parametrize("kind", [ALERT, HANDSHAKE, CHANGE])
-def test_any_other_record_is_for_openssl_to_judge_when_it_is_whole(kind: int) -> None:
-    data = record(kind, b"\x01")
+@pytest.mark.parametrize("before", [b"", record(CHANGE, b"\x01"), record(APPLICATION, bytes(99))])
+def test_an_alert_is_for_openssl_to_judge_when_it_is_whole(before: bytes) -> None:
+    data = before + record(ALERT, b"\x01\x00")
     assert not scan(data[:-1]).probe
     assert scan(data).probe
+
+
+def test_the_handshake_is_openssl_s_anyhow_and_what_repeats_it_is_not() -> None:
+    handshake = record(HANDSHAKE, b"\x01") + record(CHANGE, b"\x01") + record(HANDSHAKE, b"\x01")
+    assert not scan(handshake).probe
+    assert scan(handshake + record(CHANGE, b"\x01")).probe
 
 
 @pytest.mark.parametrize(
