@@ -27,7 +27,7 @@ from agents.runtime.admission import Admission
 from agents.runtime.channel import Channel
 from agents.runtime.clock import SystemClock
 from agents.runtime.listener import BACKLOG, Listener
-from agents.runtime.wire import Wire
+from agents.runtime.wire import Nobody, Wire
 from agents.server.app import Server
 from bench.deployment import Deployment, open_server
 from bench.frames import ANSWER
@@ -35,7 +35,7 @@ from pki.names import Role
 from protocol.codec import decode, encode
 from protocol.frames import HEADER, Frame, FrameDecoder, encode_frame
 from protocol.limits import FRAME_LIMITS
-from protocol.link import Closed, Event, Link, Opened, Verify
+from protocol.link import Event, Link, Verify
 from protocol.messages import Message
 from protocol.tls import TLS
 
@@ -124,22 +124,6 @@ class EchoLink(Link):
         data = encode_frame(frame.type, frame.body)
         self._queue.append(data)
         self._buffered += len(data)
-
-
-class Nobody:
-    """The owner of a wire on which nothing is decided."""
-
-    def link_opened(self, event: Opened) -> None:
-        """Nothing."""
-
-    def link_received(self, message: Message) -> None:
-        """Nothing."""
-
-    def link_closed(self, event: Closed) -> None:
-        """Nothing."""
-
-    def link_writable(self) -> None:
-        """Nothing."""
 
 
 async def _answer(_channel: Channel, _message: Message) -> Message:

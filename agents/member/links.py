@@ -41,7 +41,7 @@ class Links:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._links: dict[Channel, int] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[Channel] = set()
         self._accepted: WeakSet[Channel] = WeakSet()
 
     def __iter__(self) -> Iterator[Channel]:
@@ -64,9 +64,9 @@ class Links:
     def _end(self, channel: Channel) -> None:
         self._links.pop(channel, None)
         # Only until its last words are read: a link that is gone is nobody's.
-        ending = asyncio.get_running_loop().create_task(channel.gone())
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+        if not channel.on_gone.done():
+            self._ending.add(channel)
+            channel.on_gone.add_done_callback(lambda _: self._ending.discard(channel))
 
     def of(self, id: bytes) -> list[Channel]:
         """The links to one component."""
@@ -87,9 +87,8 @@ class Links:
         channels = list(self)
         for channel in channels:
             channel.close(CloseCode.GOING_AWAY)
-        for channel in channels:
+        for channel in {*channels, *self._ending}:
             await channel.gone()
-        await asyncio.gather(*self._ending)
 
     async def watch(self) -> None:
         """Close what trust no longer covers, until cancelled."""

@@ -97,6 +97,7 @@ class Channel:
         trace: The trace under which it was made.
         kind: Which of the product's links this is, for log lines.
         on_closed: Resolved once, with how the link ended. Never fails; do not cancel it.
+        on_gone: Resolved when the connection itself is no more; do not cancel it.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Channel:
         self._log = endpoint.log.bind(link=id, peer=self.name)
         self._announced = False
         self.on_closed: asyncio.Future[Closed] = self._loop.create_future()
+        self.on_gone: asyncio.Future[None] = wire.gone
         # Requests out.
         self._requests = Requests()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
@@ -234,7 +236,7 @@ class Channel:
 
         For a program that is about to end: what `close` said is under way until then.
         """
-        await asyncio.shield(self._wire.gone)
+        await asyncio.shield(self.on_gone)
 
     async def drain(self, within: float = 10.0) -> None:
         """Wait until nothing is under way in either direction, the link ends, or time is up.

@@ -28,7 +28,7 @@ from agents.runtime.network import (
 from agents.runtime.opening import Opening, Side
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
-from protocol.link import Closed
+from protocol.link import Closed, Opened
 from protocol.messages import Message, Ping, Refused
 
 __all__ = ["DialError", "dial", "refuse"]
@@ -129,17 +129,34 @@ def _contexts(
     return choose
 
 
+class _Dialled:
+    """The visitor of a connection that we make: whoever is there is welcome."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(self, outcome: asyncio.Future[Channel | Closed]) -> None:
+        self._outcome = outcome
+
+    def arrived(self, opening: Opening) -> bool:
+        return True
+
+    def admit(self, opening: Opening, opened: Opened) -> tuple[float, str] | None:
+        return None
+
+    def done(self, opening: Opening, result: Channel | Closed) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result(result)
+
+    def lost(self, opening: Opening) -> None:
+        pass
+
+
 async def _open(
     side: Side, host: str, port: int, local_address: str | None
 ) -> tuple[Channel, Opening]:
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Channel | Closed] = loop.create_future()
-
-    def done(result: Channel | Closed) -> None:
-        if not outcome.done():
-            outcome.set_result(result)
-
-    opening = Opening(side, done=done)
+    opening = Opening(side, _Dialled(outcome))
     local = None if local_address is None else (local_address, 0)
     try:
         try:

@@ -14,7 +14,6 @@ of the listener. Open links stay as they are: who made them closes them when tru
 
 import asyncio
 import errno
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
@@ -23,6 +22,7 @@ from OpenSSL import SSL
 
 from agents.runtime.admission import Admission, Gate, Pass
 from agents.runtime.channel import Channel
+from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError
 from agents.runtime.network import Address, Endpoint, Handler, Verify, client_context
 from agents.runtime.opening import Opening, Side
@@ -143,6 +143,11 @@ class Listener:
         return self
 
     @property
+    def clock(self) -> Clock:
+        """Whose network time the gate counts in."""
+        return self._side.endpoint.clock
+
+    @property
     def connections(self) -> int:
         """Connections at this moment, those that are not links yet included."""
         return self._gate.connections
@@ -169,74 +174,71 @@ class Listener:
             await channel.gone()
 
     def _accept(self) -> Wire:
-        visit = _Visit(self._side, self._gate)
-        visit.opening = Opening(
-            self._side,
-            done=functools.partial(self._done, visit),
-            arrived=visit.arrived,
-            admit=visit.admit,
-            lost=functools.partial(self._lost, visit),
-        )
-        self._openings.add(visit.opening)
-        return visit.opening.wire
+        opening = Opening(self._side, _Visit(self, self._gate))
+        self._openings.add(opening)
+        return opening.wire
 
-    def _done(self, visit: "_Visit", result: Channel | Closed) -> None:
-        self._openings.discard(visit.opening)
-        visit.settle()
+    def _done(self, opening: Opening, result: Channel | Closed) -> None:
+        self._openings.discard(opening)
         if isinstance(result, Channel):
             self.channels.add(result)
             result.on_closed.add_done_callback(lambda _closed: self.channels.discard(result))
             result.announce()
             self._on_channel(result)
         else:
-            self._on_refused(visit.opening.remote, result)
+            self._on_refused(opening.remote, result)
 
-    def _lost(self, visit: "_Visit") -> None:
-        self._openings.discard(visit.opening)
-        visit.leave()
+    def _lost(self, opening: Opening) -> None:
+        self._openings.discard(opening)
 
 
 class _Visit:
     """What the gate knows of one connection, from its arrival to its end."""
 
-    opening: Opening
+    __slots__ = ("_gate", "_listener", "_pass", "_reason", "_retry_after", "_settled")
 
-    def __init__(self, side: Side, gate: Gate) -> None:
-        self._clock = side.endpoint.clock
+    def __init__(self, listener: Listener, gate: Gate) -> None:
+        self._listener = listener
         self._gate = gate
         self._pass: Pass | None = None
         self._retry_after = 0.0
         self._reason = ""
         self._settled = False
 
-    def arrived(self, remote: Address) -> bool:
-        verdict, self._retry_after, self._reason = self._gate.arrive(remote[0])
+    def arrived(self, opening: Opening) -> bool:
+        verdict, self._retry_after, self._reason = self._gate.arrive(opening.remote[0])
         if verdict is Pass.DROP:
-            self.opening.refused("dropped", self._reason)
+            opening.refused("dropped", self._reason)
             return False
         self._pass = verdict
         return True
 
-    def admit(self, opened: Opened) -> tuple[float, str] | None:
+    def admit(self, opening: Opening, opened: Opened) -> tuple[float, str] | None:
         if self._pass is Pass.COURTESY:
             return self._retry_after, self._reason
         if opened.link_class is LinkClass.DISCOVERY:
-            wait = self._gate.discovery(self.opening.remote[0], self._clock.monotonic())
+            now = self._listener.clock.monotonic()
+            wait = self._gate.discovery(opening.remote[0], now)
             if wait > 0:
                 bound = self._gate.admission
                 return wait, f"more than {bound.discovery_burst} discovery links of one address"
         return None
 
-    def settle(self) -> None:
+    def done(self, opening: Opening, result: Channel | Closed) -> None:
+        self._settle(opening)
+        self._listener._done(opening, result)
+
+    def lost(self, opening: Opening) -> None:
+        self._listener._lost(opening)
+        self._settle(opening)
+        if self._pass is not None:
+            self._gate.left(opening.remote[0])
+            self._pass = None
+
+    def _settle(self, opening: Opening) -> None:
         if self._pass is not None and not self._settled:
             self._settled = True
-            self._gate.settled(self._pass, self.opening.remote[0])
-
-    def leave(self) -> None:
-        self.settle()
-        if self._pass is not None:
-            self._gate.left(self.opening.remote[0])
-            self._pass = None
+            self._gate.settled(self._pass, opening.remote[0])
 
 
 def _words(error: OSError) -> str:

@@ -105,7 +105,7 @@ class Endpoint:
     idle_timeout: float = 300.0
     """Seconds without a byte after which a link is closed. Registrations (30 to 90 s) and probes
     keep a link that is wanted alive; a half-open one goes after this."""
-    scratch: bytearray = field(default_factory=lambda: bytearray(SCRATCH), repr=False)
+    scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH)), repr=False)
     """The one read buffer of this loop: bytes leave it before the next read (36 KiB a
     connection would otherwise be 100)."""
 

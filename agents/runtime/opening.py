@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -37,7 +37,7 @@ from protocol.codes import CloseCode
 from protocol.link import Closed, Link, Opened
 from protocol.messages import Message
 
-__all__ = ["Opening", "Side", "addresses", "shown_fingerprint"]
+__all__ = ["Opening", "Side", "Visitor", "addresses", "shown_fingerprint"]
 
 OPENED_AS: Final[Mapping[LinkClass | None, str]] = MappingProxyType(
     {
@@ -73,34 +73,53 @@ class Side:
         return self.expected or OPENED_AS[link_class]
 
 
+class Visitor(Protocol):
+    """What one side knows of one of its connections. It holds no opening, so nothing is a cycle."""
+
+    def arrived(self, opening: "Opening") -> bool:
+        """TCP stands; False drops the connection."""
+        ...
+
+    def admit(self, opening: "Opening", opened: Opened) -> tuple[float, str] | None:
+        """The link is open; None, or the seconds after which to come back, and the reason."""
+        ...
+
+    def done(self, opening: "Opening", result: Channel | Closed) -> None:
+        """It is a channel, or has ended. Once."""
+        ...
+
+    def lost(self, opening: "Opening") -> None:
+        """The connection is gone, be it then a channel or not. Once."""
+        ...
+
+
 class Opening:
     """One connection until it is a channel or gone. An `Owner` of its wire.
 
     Args:
         side: What it has in common with others.
-        admit: Asked when the link is open; returns None, or the seconds after which to come
-            back, and the reason.
-        arrived: Asked when TCP stands; False drops the connection.
-        done: Called once with the channel, or with how it ended.
-        lost: Called once when the connection is gone, be it then a channel or not.
+        visitor: Is asked about it, and told.
     """
 
-    def __init__(
-        self,
-        side: Side,
-        *,
-        done: Callable[[Channel | Closed], None],
-        arrived: Callable[[Address], bool] = lambda _address: True,
-        admit: Callable[[Opened], tuple[float, str] | None] = lambda _opened: None,
-        lost: Callable[[], None] = lambda: None,
-    ) -> None:
+    __slots__ = (
+        "_link_class",
+        "_local",
+        "_shown",
+        "_side",
+        "_turned_away",
+        "_visitor",
+        "id",
+        "remote",
+        "trace",
+        "wire",
+    )
+
+    def __init__(self, side: Side, visitor: Visitor) -> None:
         self.remote: Address = ("", 0)
         self.id = secrets.token_hex(4)
         self.trace = current_trace.get() or new_trace()
         self._side = side
-        self._done = done
-        self._arrived = arrived
-        self._admit = admit
+        self._visitor = visitor
         self._link_class: LinkClass | None = None
         self._local: Address = ("", 0)
         self._turned_away = False
@@ -111,7 +130,7 @@ class Opening:
             scratch=side.endpoint.scratch,
             owner=self,
             high_water=side.endpoint.limits.send_high_water,
-            lost=lost,
+            lost=self._lost,
         )
 
     def refused(self, reason: str, got: str, *, by_peer: bool = False) -> None:
@@ -136,7 +155,7 @@ class Opening:
         side = self._side
         endpoint = side.endpoint
         self.remote, self._local = addresses(transport)
-        if not self._arrived(self.remote):
+        if not self._visitor.arrived(self):
             return None
         if side.link_class is not None:
             self._link_class = side.link_class(self.remote)
@@ -144,7 +163,7 @@ class Opening:
             context = side.context(self._link_class)
         except LookupError as exc:
             self.refused("unready", str(exc))
-            self._done(Closed(code=CloseCode.LOST, text=str(exc), by_peer=False))
+            self._visitor.done(self, Closed(code=CloseCode.LOST, text=str(exc), by_peer=False))
             return None
         return Link(
             context,
@@ -160,7 +179,7 @@ class Opening:
     def link_opened(self, event: Opened) -> None:
         """Hand the wire over to a channel, or turn the peer away."""
         self._link_class, self._shown = event.link_class, event.chain
-        turned = self._admit(event)
+        turned = self._visitor.admit(self, event)
         if turned is not None:
             retry_after, got = turned
             self._turned_away = True
@@ -179,7 +198,7 @@ class Opening:
             local=self._local,
         )
         self.wire.owner = channel
-        self._done(channel)
+        self._visitor.done(self, channel)
 
     def link_received(self, message: Message) -> None:
         """Nothing: what a peer says while it is turned away."""
@@ -203,7 +222,10 @@ class Opening:
             )
         else:
             self.refused(event.code.name.lower(), _words(event), by_peer=event.by_peer)
-        self._done(event)
+        self._visitor.done(self, event)
+
+    def _lost(self) -> None:
+        self._visitor.lost(self)
 
 
 def _words(event: Closed) -> str:

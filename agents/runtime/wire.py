@@ -25,14 +25,14 @@ Rules:
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from agents.runtime.clock import Clock
 from protocol.codes import CloseCode
 from protocol.link import Closed, Event, Link, Opened, Received
 from protocol.messages import Message
 
-__all__ = ["LINGER", "LINGER_BYTES", "Owner", "Wire"]
+__all__ = ["LINGER", "LINGER_BYTES", "Nobody", "Owner", "Wire"]
 
 LINGER = 2.0
 """Seconds to wait for the peer's end after ours: a few round trips."""
@@ -61,6 +61,25 @@ class Owner(Protocol):
         ...
 
 
+class Nobody:
+    """The owner of a wire of which nobody wants to hear, as when its connection is gone."""
+
+    def link_opened(self, event: Opened) -> None:
+        """Nothing; there is no input any more."""
+
+    def link_received(self, message: Message) -> None:
+        """Nothing."""
+
+    def link_closed(self, event: Closed) -> None:
+        """Nothing."""
+
+    def link_writable(self) -> None:
+        """Nothing."""
+
+
+_NOBODY: Final = Nobody()
+
+
 class Wire(asyncio.BufferedProtocol):
     """Owns one socket and one link. Not safe for use by several threads.
 
@@ -75,23 +94,44 @@ class Wire(asyncio.BufferedProtocol):
         high_water: Bytes waiting to be written above which `write_blocked` is true.
     """
 
+    __slots__ = (
+        "_clock",
+        "_crowded",
+        "_discarded",
+        "_ended",
+        "_flush_scheduled",
+        "_high_water",
+        "_lingering",
+        "_loop",
+        "_lost",
+        "_made",
+        "_make_link",
+        "_reading",
+        "_scratch",
+        "_socket_full",
+        "_timer",
+        "_timer_due",
+        "_transport",
+        "gone",
+        "owner",
+    )
+
     def __init__(
         self,
         make_link: Callable[[asyncio.Transport], Link | None],
         *,
         clock: Clock,
-        scratch: bytearray,
+        scratch: memoryview,
         owner: Owner,
         high_water: int,
         lost: Callable[[], None],
     ) -> None:
         self.owner = owner
-        self._make_link = make_link
+        self._make_link: Callable[[asyncio.Transport], Link | None] | None = make_link
         self._clock = clock
         self._scratch = scratch
-        self._view = memoryview(scratch)
         self._high_water = high_water
-        self._lost = lost
+        self._lost: Callable[[], None] | None = lost
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
@@ -178,7 +218,9 @@ class Wire(asyncio.BufferedProtocol):
         # A stream protocol gets no other; uvloop's own does not descend from it.
         stream = cast(asyncio.Transport, transport)
         self._transport = stream
-        self._made = self._make_link(stream)
+        make_link, self._make_link = self._make_link, None
+        assert make_link is not None  # a protocol is connected once
+        self._made = make_link(stream)
         if self._made is None:
             self._ended = True
             stream.abort()
@@ -186,7 +228,7 @@ class Wire(asyncio.BufferedProtocol):
         stream.set_write_buffer_limits(high=self._high_water)
         self._after([])
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where the loop puts the next bytes."""
         return self._scratch
 
@@ -198,7 +240,7 @@ class Wire(asyncio.BufferedProtocol):
                 self.abort()
             return
         # No copy: OpenSSL takes one, and what the link keeps of a handshake it copies itself.
-        self._after(self.link.receive_data(self._view[:nbytes], self._clock.monotonic()))
+        self._after(self.link.receive_data(self._scratch[:nbytes], self._clock.monotonic()))
 
     def eof_received(self) -> bool:
         """The peer has ended; there is no half-close over TLS, so have we."""
@@ -222,7 +264,12 @@ class Wire(asyncio.BufferedProtocol):
         self._cancel_timer()
         if not self.gone.done():
             self.gone.set_result(None)
-        self._lost()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost()
+        # Nothing that belongs to this connection waits for the garbage collector: TLS state
+        # is tens of KiB, and a storm of short connections would pile them up.
+        self.owner, self._transport = _NOBODY, None
 
     # --- after every input
 

@@ -52,6 +52,7 @@ class FakeChannel:
         self.local = ("192.0.2.2", number)
         self.name = f"link-{number}" if peer is None else f"{peer.name.role}/{peer.name.id.hex()}"
         self.on_closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+        self.on_gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked: list[Message] = []
         self.other: FakeChannel | None = None
 
@@ -119,6 +120,7 @@ class FakeChannel:
     def _end(self, closed: Closed) -> None:
         if not self.is_closed:
             self.on_closed.set_result(closed)
+            self.on_gone.set_result(None)
             if self.other is not None:
                 self.other.lose(closed.code, closed.text)
 
@@ -126,7 +128,7 @@ class FakeChannel:
         return await asyncio.shield(self.on_closed)
 
     async def gone(self) -> None:
-        await asyncio.shield(self.on_closed)
+        await asyncio.shield(self.on_gone)
 
     async def drain(self, within: float = 10.0) -> None:
         await asyncio.sleep(0)

@@ -1,11 +1,13 @@
 """A listening port under peers that are strangers, broken, hostile or too many."""
 
 import asyncio
+import gc
 import hashlib
 import socket
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from OpenSSL import SSL
 
 from agents.runtime.admission import Admission
 from agents.runtime.channel import Channel
@@ -189,6 +191,32 @@ class TestGarbage:
                 await until(lambda: site.listener.connections == 0)
         (refused,) = [line for line in lines if line["event"] == "link.refused"]
         assert refused["reason"] == "handshake_timeout"
+
+
+@on_uvloop
+class TestEnd:
+    async def test_nothing_of_a_connection_waits_for_the_garbage_collector(self) -> None:
+        """TLS state is tens of KiB: a storm of short connections would pile it up."""
+        async with listening() as site:
+
+            async def visit() -> None:
+                channel = await connect(site)
+                far = await site.first()
+                channel.close()
+                await channel.gone()
+                await far.gone()
+                site.opened.clear()
+
+            await visit()  # what is made once is kept
+            gc.collect()
+            gc.disable()
+            try:
+                await visit()
+                await asyncio.sleep(0)
+                left = [one for one in gc.get_objects() if isinstance(one, SSL.Connection)]
+            finally:
+                gc.enable()
+            assert left == []
 
 
 @on_uvloop
