@@ -9,6 +9,7 @@ is the real thing: `agents.cli.main.main` with words, two streams and an exit co
 The nursery ends what is left, and itself, when the test process is gone, however it went.
 """
 
+import importlib
 import json
 import os
 import select
@@ -17,11 +18,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-__all__ = ["Nursery", "Process"]
+__all__ = ["Nursery", "Process", "nurse", "run"]
 
 MAX_PACKET: Final = 64 * 1024
 PATIENCE: Final = 30.0
@@ -82,13 +83,17 @@ class Process:
 
 
 class Nursery:
-    """Starts programs. May be used by several threads."""
+    """Starts programs. May be used by several threads.
 
-    def __init__(self) -> None:
+    Args:
+        module: what forks them: this one, or one that does it in another way.
+    """
+
+    def __init__(self, module: str = __name__) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._program = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.nursery", str(theirs.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -158,7 +163,7 @@ class Nursery:
             return b""
 
 
-def _nurse(sock: socket.socket) -> None:
+def _nurse(sock: socket.socket, program: Callable[[list[str]], int]) -> None:
     """Fork on request and tell of ends, until the test process is gone."""
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -179,7 +184,7 @@ def _nurse(sock: socket.socket) -> None:
                 data, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, 2)
                 if not data:
                     return
-                children.add(_fork(sock, json.loads(data), fds, (wake, woken)))
+                children.add(_fork(sock, json.loads(data), fds, (wake, woken), program))
     except (BrokenPipeError, ConnectionError):
         return
     finally:
@@ -189,7 +194,11 @@ def _nurse(sock: socket.socket) -> None:
 
 
 def _fork(
-    sock: socket.socket, request: Mapping[str, Any], fds: list[int], pipe: tuple[int, int]
+    sock: socket.socket,
+    request: Mapping[str, Any],
+    fds: list[int],
+    pipe: tuple[int, int],
+    program: Callable[[list[str]], int],
 ) -> int:
     out, err = fds
     pid = os.fork()
@@ -206,7 +215,7 @@ def _fork(
             os.dup2(out, 1)
             os.dup2(err, 2)
             os.environ.update(request["environment"])
-            code = _program(request["words"])
+            code = program(request["words"])
         finally:
             with suppress(Exception):
                 sys.stdout.flush()
@@ -218,7 +227,8 @@ def _fork(
     return pid
 
 
-def _program(words: list[str]) -> int:
+def run(words: list[str]) -> int:
+    """Run `anchorline` in this process."""
     from agents.cli.main import main
 
     sys.argv = ["anchorline", *words]
@@ -235,9 +245,12 @@ def _tell_ended(sock: socket.socket, children: set[int]) -> None:
         sock.send(json.dumps({"pid": pid, "code": code}).encode())
 
 
-if __name__ == "__main__":
-    import importlib
-
+def nurse(program: Callable[[list[str]], int], descriptor: int) -> None:
+    """Be the nursery's process: import once, then fork and run `program` whenever asked to."""
     for name in WARM:
         importlib.import_module(name)
-    _nurse(socket.socket(fileno=int(sys.argv[1])))
+    _nurse(socket.socket(fileno=descriptor), program)
+
+
+if __name__ == "__main__":
+    nurse(run, int(sys.argv[1]))
