@@ -6,7 +6,8 @@
     ["signed", n]              how many certificates were signed before the last compaction
 
 The last one of each client, and the certificates that are still valid, are what is left after
-a compaction. One happens at each start, and one whenever the log has grown to a multiple of
+a compaction. Which are valid, no clock decides alone: one that is years ahead would have all of
+them forgotten. So a certificate is over when the newest one was signed after its end. One happens at each start, and one whenever the log has grown to a multiple of
 what the last left: each registration adds a row, and a log is opened only up to a size.
 `record`, `save` and `save_ack` return when their record is durable.
 """
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -103,6 +104,14 @@ class ZoneRecords:
             await asyncio.wait([self._compacting])
         await self._journal.close()
 
+    async def failed(self) -> NoReturn:
+        """Wait until nothing can be kept any more before the log is opened again.
+
+        Raises:
+            StateError: it is so.
+        """
+        await self._journal.failed()
+
     async def record(self, issued: IssuedRecord) -> None:
         """See `agents.responder.records.IssuanceRecord`."""
         await self._append("issued", issued)
@@ -161,7 +170,8 @@ class ZoneRecords:
     def _kept(self) -> Iterator[bytes]:
         """What there is to keep now, encoded as it is asked for."""
         now = self._clock.now()
-        self._issued = {s: r for s, r in self._issued.items() if r.not_after > now}
+        past = min(now, max((one.at for one in self._issued.values()), default=now))
+        self._issued = {s: r for s, r in self._issued.items() if r.not_after > past}
         held: list[tuple[str, object]] = [
             *(("issued", one) for one in self._issued.values()),
             *(("client", one) for one in self._clients.values()),

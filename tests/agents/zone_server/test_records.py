@@ -24,7 +24,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def issued(serial: int = 1 << 127, *, days: int = 7) -> IssuedRecord:
+def issued(serial: int = 1 << 127, *, days: int = 7, at: datetime = NOW) -> IssuedRecord:
     return IssuedRecord(
         serial=serial,
         kind="client-tls",
@@ -32,9 +32,9 @@ def issued(serial: int = 1 << 127, *, days: int = 7) -> IssuedRecord:
         key_id=bytes(range(32)),
         issuer=bytes(32),
         root=bytes(32),
-        not_before=NOW,
-        not_after=NOW + days * DAY,
-        at=NOW,
+        not_before=at,
+        not_after=at + days * DAY,
+        at=at,
     )
 
 
@@ -123,9 +123,19 @@ class TestKept:
         async with records(tmp_path) as first:
             await first.record(issued(1, days=1))
             await first.record(issued(2, days=9))
+            await first.record(issued(3, at=NOW + 2 * DAY))
         async with records(tmp_path, NOW + 2 * DAY) as again:
-            assert list(again._issued) == [2]
-            assert again.signed == 2
+            assert list(again._issued) == [2, 3]
+            assert again.signed == 3
+
+    @pytest.mark.req("C8")
+    async def test_a_clock_that_is_years_ahead_has_nothing_forgotten(self, tmp_path: Path) -> None:
+        async with records(tmp_path) as first:
+            await first.record(issued(1, days=1))
+            await first.record(issued(2, days=9))
+        for ahead in (3652 * DAY, timedelta()):
+            async with records(tmp_path, NOW + ahead) as again:
+                assert list(again._issued) == [1, 2]
 
     async def test_the_log_does_not_grow_by_starts(self, tmp_path: Path) -> None:
         async with records(tmp_path) as first:
@@ -169,15 +179,16 @@ class TestGrowth:
         for serial in range(1, 11):
             await opened.record(issued(serial, days=1))
         clock.move(2 * DAY)
+        await opened.record(issued(11, at=clock.now()))
         for port in range(100):
             await opened.save([client(1, port=port)])
         await opened.close()
         # Read as it lies there, without the compaction of a start.
         journal, kept = Journal.open(path)
         await journal.close()
-        assert not any(b"client-tls" in record for record in kept)
+        assert sum(b"client-tls" in record for record in kept) == 1
         async with records(tmp_path) as again:
-            assert again.signed == 10
+            assert again.signed == 11
 
     async def test_a_compaction_is_rare(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
