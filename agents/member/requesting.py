@@ -22,7 +22,7 @@ from agents.runtime.channel import Channel
 from agents.runtime.errors import StateError, UnavailableError
 from pki import certificates, enrolment, issuance, keys, rotation
 from pki.certificates import Kind
-from pki.errors import PKIError
+from pki.errors import ExpiredError, NotYetValidError, PKIError
 from pki.keys import KeyId
 from pki.names import Name
 from protocol.messages import Enrol, Issued, Nonce, NonceGet, Pending, Refused
@@ -138,6 +138,10 @@ def _checked(
             roots=trust.trusted,
             now=now,
         )
+    except (ExpiredError, NotYetValidError) as exc:
+        raise UnavailableError(
+            f"the issuer's answer is not ours: {exc}", hint="set the clocks of both hosts"
+        ) from exc
     except PKIError as exc:
         raise UnavailableError(f"the issuer's answer is not ours: {exc}") from exc
     return tuple(chain)

@@ -1,12 +1,18 @@
 """Why something does not work at the moment, said once.
 
 What fails is tried again for as long as it takes, and a log that repeats itself hides what else
-it says. So a reason is a line when it comes up, and again when it is another or comes back.
+it says. So a reason is a line when it comes up, and again when it is another or comes back. That
+it is later by then, or that a new certificate begins later, makes it no other reason.
 """
+
+import re
+from typing import Final
 
 from agents.runtime.errors import AgentError
 
 __all__ = ["Trouble"]
+
+DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.+]+")
 
 
 class Trouble:
@@ -17,7 +23,7 @@ class Trouble:
 
     def is_news(self, error: AgentError) -> bool:
         """Whether this is to be said; it then counts as said."""
-        reason = str(error)
+        reason = DATE.sub("", str(error))
         news, self._said = reason != self._said, reason
         return news
 

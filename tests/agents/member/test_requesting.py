@@ -201,8 +201,9 @@ async def test_what_was_not_asked_for_is_refused_and_the_old_credential_stays(li
             return answer
 
         responder.answering = lying
-        with pytest.raises(UnavailableError, match="not ours"):
+        with pytest.raises(UnavailableError, match="not ours") as caught:
             await case.enrol(responder, LinkClass.MEMBER)
+        assert ("clock" in caught.value.hint) == (lie is expired)
         assert case.held is old
         assert case.member.certified(KIND)
 

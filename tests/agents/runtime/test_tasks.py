@@ -87,3 +87,10 @@ def test_a_trouble_is_news_once_and_when_it_comes_back() -> None:
     ]
     trouble.over()
     assert trouble.is_news(one)
+
+
+def test_the_same_trouble_is_no_news_for_being_later() -> None:
+    trouble = Trouble()
+    assert trouble.is_news(UnavailableError("our clock says 2026-01-01T00:00:00+00:00"))
+    assert not trouble.is_news(UnavailableError("our clock says 2026-01-01T00:00:02.5+00:00"))
+    assert trouble.is_news(UnavailableError("the other clock says 2026-01-01T00:00:02+00:00"))
