@@ -1,0 +1,75 @@
+"""Clocks that jump under real daemons: a year back, ten years forward, and right again.
+
+It is named, with both sides' dates and what to do; it is survived, at work and through a start;
+what the daemon had it has; and when the clock is right it goes on as if nothing had been.
+"""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.crash.frail import set_clock
+from tests.crash.whole import Whole, issued_by, ledger_of, serial_of, whole
+from tests.support.daemons import Daemon, Line, Site
+from tests.support.thief import keyring_of
+
+pytestmark = [pytest.mark.sockets, pytest.mark.req("C8", "E7")]
+
+JUMPS = (timedelta(days=-365), timedelta(days=3652))
+
+
+def names_the_clock(line: Line) -> bool:
+    """Whether a line says what our clock says, and that clocks are to be set."""
+    said = f"{line.get('reason')} {line.get('got')}"
+    to_do = f"{line.get('remedy')} {line.get('hint')}"
+    return "our clock says" in said and "clock" in to_do
+
+
+def wait_named(daemon: Daemon, after: int = 0) -> None:
+    daemon.output.wait(names_the_clock, after, f"of {daemon.name} that names the clock")
+
+
+def rotate_and_follow(everybody: Whole, daemon: Daemon, after: int) -> None:
+    """A new root is made, and a daemon is under it soon."""
+    root = everybody.site.api.post("roots", confirmed=True)["root"]["fingerprint"]
+    daemon.wait("key.activated", after=after, root=root)
+
+
+@pytest.mark.parametrize("name", ["hub", "zone", "inside", "outside"])
+def test_a_clock_that_jumps_and_is_set_right(frail_site: Site, name: str) -> None:
+    everybody = whole(frail_site)
+    daemon, server, zone = getattr(everybody, name), everybody.server, everybody.zone
+    for wrong in JUMPS:
+        id, ledger = keyring_of(daemon).id, ledger_of(daemon)
+        held = keyring_of(daemon).credentials
+        serials = issued_by(zone)
+        assert serial_of(everybody.outside) in serials
+
+        mark = daemon.mark
+        set_clock(daemon, wrong)
+        wait_named(daemon, mark)
+        assert daemon.running
+
+        # Killed and started with the wrong clock: everything is there.
+        daemon.kill()
+        daemon.start()
+        wait_named(daemon)
+        assert daemon.running
+        assert keyring_of(daemon).id == id
+        assert {one.kind for one in keyring_of(daemon).credentials} == {one.kind for one in held}
+        assert ledger_of(daemon).begins_with(ledger)
+        assert serials <= issued_by(zone)
+
+        # Right again, it follows and serves.
+        mark = daemon.mark
+        set_clock(daemon, timedelta())
+        rotate_and_follow(everybody, daemon, mark)
+        assert keyring_of(daemon).id == id
+        assert server.lines("client.cloned") == []
+        if name == "zone":
+            number = JUMPS.index(wrong)
+            newcomer = everybody.newcomer(f"newcomer-{number}", 20 + number).launch()
+            zone.wait("client.registered", host=newcomer.name)
+            assert serial_of(newcomer) in issued_by(zone)
+            assert serials <= issued_by(zone)
+        assert daemon.running
