@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemons.siege import Siege, besiege
 from tests.support.daemons import Site
 from tests.support.nursery import Nursery
 
@@ -38,3 +39,13 @@ def site(nursery: Nursery) -> Iterator[Site]:
         Site(nursery, Path(folder)) as made,
     ):
         yield made
+
+
+@pytest.fixture(scope="package")
+def siege(nursery: Nursery) -> Iterator[Siege]:
+    """A deployment that has rotated, revoked and denied; whoever attacks it leaves it whole."""
+    with (
+        tempfile.TemporaryDirectory(prefix="anchorline-") as folder,
+        Site(nursery, Path(folder)) as site,
+    ):
+        yield besiege(site)

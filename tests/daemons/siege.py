@@ -163,7 +163,8 @@ def talk(sock: socket.socket, link: Link, *, asks: bool) -> Talk:
             match event:
                 case Opened(link_class=link_class):
                     said.opened = link_class
-                    if asks and link.state is State.OPEN:  # or its CLOSE came along
+                    # Or its CLOSE came along; and a stranger's link knows no such question.
+                    if asks and link.state is State.OPEN and said.opened is LinkClass.MEMBER:
                         link.send(Ping(id=1, call=1))
                 case Received(message=Pong()):
                     return said
@@ -214,7 +215,7 @@ def knock(
     """Dial as an attacker; `server_side` like a hub at a zone server's hub port."""
     link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
     with socket.create_connection((host, port)) as sock:
-        return talk(sock, link, asks=not server_side)
+        return talk(sock, link, asks=True)
 
 
 class Impostor:

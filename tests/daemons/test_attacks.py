@@ -1,7 +1,6 @@
 """Every link, and on each an attacker who is wrong in one way: refused, logged, shown nothing."""
 
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -11,18 +10,13 @@ from pki.certificates import Kind
 from protocol.access import LinkClass
 from protocol.messages import LedgerGet
 from protocol.tls import Credentials
-from tests.daemons.siege import Impostor, Siege, Talk, besiege, knock, resumes
-from tests.support.daemons import Daemon, Line, Site
+from tests.daemons.siege import Impostor, Siege, Talk, knock, resumes
+from tests.support.daemons import Daemon, Line
 from tests.support.thief import ATTACKS, leaf_id, mint
 
 pytestmark = pytest.mark.sockets
 
 attacks = pytest.mark.parametrize("attack", ATTACKS)
-
-
-@pytest.fixture(scope="module")
-def siege(make_site: Callable[[], Site]) -> Siege:
-    return besiege(make_site())
 
 
 @pytest.fixture(scope="module")
