@@ -72,6 +72,10 @@ KEYS = "pki.db"
 STORE = "server.db"
 KEPT_AFTER_EXPIRY = timedelta(days=30)
 """How long an issue stays on record after its end, for whoever looks into what happened."""
+BELIEVED_AFTER = timedelta(days=14)
+"""Running time after which a clock that has not jumped meanwhile is believed: as long as whoever
+follows us believes a HEAD, an administrator has for setting a wrong one right."""
+EPOCH = datetime.fromtimestamp(0, UTC)
 HEAD_RETRY = 60.0
 """Seconds after a HEAD that could not be kept, until it is signed again."""
 
@@ -178,7 +182,8 @@ class Server:
         self._zone_ids: frozenset[bytes] = frozenset()
         self._trouble = Trouble()
         self._warned_at = datetime.min.replace(tzinfo=UTC)
-        self._forgot_at = self._warned_at
+        self._forgot_at = EPOCH
+        self._began = clock.now(), clock.elapsed()
 
     async def prepare(self) -> None:
         """Everything that must be true before anybody is served."""
@@ -353,11 +358,20 @@ class Server:
 
     async def _forget_expired(self) -> None:
         """Once a day: issues that nobody can use any more need not be on record for ever."""
-        now = self.clock.now()
-        if now - self._forgot_at >= timedelta(days=1):
-            self._forgot_at = now
+        past = self._past()
+        if past - self._forgot_at >= timedelta(days=1):
+            self._forgot_at = past
             with suppress(AgentError):  # tomorrow is soon enough
-                await self.store.write(partial(issued.forget, before=now - KEPT_AFTER_EXPIRY))
+                await self.store.write(partial(issued.forget, before=past - KEPT_AFTER_EXPIRY))
+
+    def _past(self) -> datetime:
+        """The date of which all before it is over, by more than the word of a wall clock.
+
+        One that is years ahead, for an hour, must not lift a denial nor empty the record.
+        """
+        began, at = self._began
+        running = timedelta(seconds=self.clock.elapsed() - at)
+        return min(self.clock.now(), began + running) if running >= BELIEVED_AFTER else EPOCH
 
     def _warn_of_age(self) -> None:
         """Once a day while the newest root is older than it should be (B16)."""
@@ -427,12 +441,12 @@ class Server:
         What is under a revoked root is void with it. If a head has no room for all, client
         CAs are denied first, for all that is below them, then what is good for longest.
         """
-        now, trusted = self.clock.now(), self.trust.trusted
+        past, trusted = self._past(), self.trust.trusted
         gone = await self.store.read(partial(approvals.every, state=State.REVOKED))
         records = [
             record
             for one in gone
-            for record in await self.issued.unexpired(now, holder=one.identity[:16])
+            for record in await self.issued.unexpired(past, holder=one.identity[:16])
             if record.root in trusted
         ]
         records.sort(key=lambda record: record.not_after, reverse=True)

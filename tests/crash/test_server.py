@@ -10,6 +10,7 @@ from agents.responder.records import IssuedRecord
 from agents.runtime.errors import StateError, UnavailableError
 from agents.server.app import Server
 from agents.server.authority import OWN_KINDS
+from agents.server.operations import ServerOperations
 from pki import certificates
 from pki.certificates import Kind
 from protocol.messages import Issued, Refused
@@ -275,6 +276,38 @@ async def test_a_clock_that_jumps_is_survived_and_nothing_is_lost(
             for kind in (Kind.SERVER_TLS, Kind.CLIENT_CA):
                 await server.certify(kind, "test")
             assert isinstance(await enrolled(server, Component(), Kind.CLIENT_TLS), Issued)
+
+
+@pytest.mark.req("C8", "I2")
+@pytest.mark.parametrize("days", [-365, 3652])
+async def test_a_clock_that_jumps_lifts_no_denial(tmp_path: Path, days: int) -> None:
+    clock, hub = FakeClock(), Component()
+    async with prepared(tmp_path, clock=clock) as server:
+        operations = ServerOperations(server)
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        answer = await enrolled(server, hub, Kind.HUB_TLS)
+        assert isinstance(answer, Issued)
+        denied = frozenset({certificates.read(answer.chain[0]).key_id})
+        # Revoked with the wrong clock or with the right one: it is denied with either.
+        clock.jump(timedelta(days=days))
+        await operations.approvals_decide("me", hub.key_id.hex(), "revoke", "")
+        assert server.trust.denied == denied
+        await _sign_by_the_hour(server)
+        assert server.trust.denied == denied
+    async with prepared(tmp_path, clock=clock) as server:
+        await _sign_by_the_hour(server)
+        assert server.trust.denied == denied
+        clock.jump(timedelta(days=-days))
+        await _sign_by_the_hour(server)
+        assert server.trust.denied == denied
+        assert len(await server.issued.unexpired(clock.now(), holder=hub.id)) == 1
+
+
+async def _sign_by_the_hour(server: Server) -> None:
+    """What a server does once an hour."""
+    server.authority.sign_head(await server._denied())
+    await server._forget_expired()
 
 
 def check_kept(server: Server) -> None:

@@ -16,14 +16,14 @@ from agents.runtime.files import lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.notify import Notifier
 from agents.server import app
-from agents.server.app import KEPT_AFTER_EXPIRY, Server, run
+from agents.server.app import BELIEVED_AFTER, KEPT_AFTER_EXPIRY, Server, run
 from agents.server.operations import ServerOperations
 from agents.server.store import Store
 from agents.server.store.schema import issued as table
 from pki import certificates, heads
 from pki.certificates import Kind
 from protocol.messages import Issued
-from tests.support.clock import FakeClock, settle
+from tests.support.clock import START, FakeClock, settle
 from tests.support.components import Component, FakeChannel, peer_of
 from tests.support.files import MemoryFiles
 from tests.support.logs import logged
@@ -125,6 +125,9 @@ async def test_a_denial_is_in_each_head_until_the_key_would_have_expired(tmp_pat
         await pass_hours(server, clock, 3)
         assert server.trust.denied == denied
         await pass_hours(server, clock, 22)
+        assert server.trust.denied == denied  # for so long, a clock alone lifts none
+        clock.move(BELIEVED_AFTER)
+        await pass_hours(server, clock, 1)
         assert server.trust.denied == frozenset()
 
 
@@ -152,12 +155,27 @@ async def test_issues_that_nobody_can_use_any_more_are_forgotten(tmp_path: Path)
     async with prepared(tmp_path, clock=clock) as server:
         await enrolled(server, Component(), Kind.CLIENT_TLS)
         before = len(await on_record())
-        clock.jump(timedelta(days=7) + KEPT_AFTER_EXPIRY - timedelta(hours=1))
+        clock.move(timedelta(days=7) + KEPT_AFTER_EXPIRY - timedelta(hours=1))
         await server._forget_expired()
         assert len(await on_record()) == before
-        clock.jump(timedelta(days=1, hours=2))
+        clock.move(timedelta(days=1, hours=2))
         await server._forget_expired()
         assert len(await on_record()) == before - 1  # the client's; the server's own are good
+
+
+async def test_a_clock_that_has_jumped_has_no_issue_forgotten(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        before = await server.issued.unexpired(clock.now())
+        clock.move(BELIEVED_AFTER)
+        clock.jump(timedelta(days=3652))
+        await server._forget_expired()
+        assert await server.issued.unexpired(START) == before
+    async with prepared(tmp_path, clock=clock) as server:
+        clock.move(BELIEVED_AFTER - timedelta(hours=1))
+        await server._forget_expired()
+        kept = await server.issued.unexpired(START)
+        assert [one for one in kept if one in before] == before
 
 
 async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
