@@ -26,7 +26,8 @@ its `kept` as soon as the record is on the disk and before anything else is writ
 
 Failure: a write that fails (a full disk) is taken back and its callers are told; the journal
 goes on. After an fsync that fails nobody knows what is on the disk: every later `append` fails
-until the journal is opened again, and a record whose `append` failed may then be there.
+until the journal is opened again, and a record whose `append` failed may then be there. `failed`
+says so to whoever can have it opened again.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.files import DISK, Files
@@ -84,6 +85,7 @@ class Journal:
         self._flushing: asyncio.Task[None] | None = None
         self._disk = asyncio.Lock()
         self._failed: StateError | None = None
+        self._useless = asyncio.Event()
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
@@ -169,7 +171,20 @@ class Journal:
         async with self._disk:
             self._usable()  # it may have been closed while others wrote
             loop = asyncio.get_running_loop()
-            await _finish(loop.run_in_executor(self._thread, self._replace, records()))
+            try:
+                await _finish(loop.run_in_executor(self._thread, self._replace, records()))
+            finally:
+                self._look()
+
+    async def failed(self) -> NoReturn:
+        """Wait until nothing can be appended any more, whatever the disk does from then on.
+
+        Raises:
+            StateError: It is so.
+        """
+        await self._useless.wait()
+        assert self._failed is not None
+        raise StateError(self._failed.text, self._failed.hint)
 
     async def close(self) -> None:
         """Write what waits, and close the file. Idempotent."""
@@ -188,6 +203,10 @@ class Journal:
         if self._failed is not None:
             raise StateError(self._failed.text, self._failed.hint)
 
+    def _look(self) -> None:
+        if self._failed is not None:
+            self._useless.set()
+
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         try:
@@ -202,6 +221,7 @@ class Journal:
                         _tell(batch, exc)
                     else:
                         _tell(batch, None)
+                    self._look()
         finally:
             self._flushing = None
 

@@ -65,7 +65,8 @@ async def run(config: Config, *, clock: Clock, stop: Stop) -> None:
     """Run a zone server until it is asked to stop.
 
     Raises:
-        StateError: the state or the bundle cannot be used, or a port is taken.
+        StateError: the state or the bundle cannot be used, or a port is taken; or nobody knows
+            any more what of its records is on the disk, until they are read again.
     """
     with opened(
         config.state,
@@ -181,13 +182,17 @@ class ZoneServer:
             self.links.watch(),
             self.links.follow(self.member),
             self.reporting.run(),
+            # After a failed fsync only a new start knows what is on the disk (`journal`).
+            self.records.failed(),
             status.run(),
             *(renewal.follow() for renewal in self.renewals.values()),
             *(self._renew(renewal) for renewal in self.renewals.values()),
         )
-        await until_stopped(stop, loops)
-        await hubs.stop()
-        await clients.stop()
+        try:
+            await until_stopped(stop, loops)
+        finally:
+            await hubs.stop()
+            await clients.stop()
         await self.links.close()
         await self.tasks.close()
         status.write()

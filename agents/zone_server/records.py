@@ -7,8 +7,9 @@
 
 The last one of each client, and the certificates that are still valid, are what is left after
 a compaction. Which are valid, no clock decides alone: one that is years ahead would have all of
-them forgotten. So a certificate is over when the newest one was signed after its end. One happens at each start, and one whenever the log has grown to a multiple of
-what the last left: each registration adds a row, and a log is opened only up to a size.
+them forgotten. So a certificate is over when the newest one was signed after its end. A
+compaction happens at each start, and whenever the log has grown to a multiple of what the last
+one left: each registration adds a row, and a log is opened only up to a size.
 `record`, `save` and `save_ack` return when their record is durable.
 """
 

@@ -298,6 +298,8 @@ async def test_nothing_is_acknowledged_when_nobody_knows_which_file_has_the_name
         await journal.compact(lambda: [b"sum"])
     with pytest.raises(StateError, match="input/output"):
         await journal.append(b"after")
+    with pytest.raises(StateError, match="input/output"):
+        await journal.failed()
     await journal.close()
     assert await reopened(path) == [b"sum"]
 
@@ -353,6 +355,8 @@ async def test_nothing_is_acknowledged_after_a_failed_sync(
             await journal.append(b"unknown")
     with pytest.raises(StateError, match="cannot sync"):
         await journal.append(b"after")
+    with pytest.raises(StateError, match="cannot sync"):
+        await journal.failed()
     await journal.close()
     assert (await reopened(path))[0] == b"before"
 

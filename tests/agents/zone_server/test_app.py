@@ -1,5 +1,7 @@
 """A whole zone server between a hub and outside clients; it opens no connection itself (E2)."""
 
+import asyncio
+import errno
 import json
 import subprocess
 import sys
@@ -14,11 +16,18 @@ from agents.member.following import answer_ledger_get
 from agents.member.keyring import Keyring
 from agents.member.member import Member
 from agents.member.uplink import Uplink
+from agents.runtime.address import HostPort
 from agents.runtime.channel import Channel
-from agents.runtime.clock import SystemClock
+from agents.runtime.clock import Clock, SystemClock
 from agents.runtime.dialer import DialError, dial, refuse
+from agents.runtime.errors import StateError
 from agents.runtime.files import DISK
-from agents.zone_server.app import _pause
+from agents.runtime.lifecycle import Stop
+from agents.runtime.notify import Notifier
+from agents.runtime.tape import DiskTape
+from agents.zone_server.app import _pause, run
+from agents.zone_server.config import Config
+from agents.zone_server.records import ZoneRecords
 from pki.acknowledgements import make_ack
 from pki.certificates import Kind
 from pki.names import Role
@@ -38,6 +47,7 @@ from protocol.messages import (
     Report,
     Settings,
 )
+from tests.agents.zone_server.test_records import issued
 from tests.support.deployment import Deployment
 from tests.support.links import until
 
@@ -252,3 +262,40 @@ async def test_who_is_no_hub_of_ours_learns_nothing_at_its_hub_port(tmp_path: Pa
         with pytest.raises(DialError) as caught:
             await server.dial(zone.port("hub_listen"))
         assert caught.value.code is CloseCode.WRONG_ROLE
+
+
+async def test_it_ends_when_nobody_knows_what_of_its_records_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever supervises it starts it again, and a start reads them: it would refuse for ever."""
+    clock = SystemClock()
+    zone = Zone(tmp_path, Deployment(now=clock.now()))
+    opened: list[ZoneRecords] = []
+    really_open = ZoneRecords.open
+
+    async def remembered(path: Path, clock: Clock) -> ZoneRecords:
+        opened.append(await really_open(path, clock))
+        return opened[0]
+
+    def broken(_tape: DiskTape) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ZoneRecords, "open", remembered)
+    config = Config(
+        listen=HostPort(HOST, 0),
+        hub_listen=HostPort(HOST, 0),
+        state=zone.state,
+        bundle=tmp_path / "init.dat",
+    )
+    running = asyncio.create_task(run(config, clock=clock, stop=Stop(clock, Notifier(None))))
+    await until(lambda: "listen" in zone.status)
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskTape, "sync", broken)
+        with pytest.raises(StateError, match="cannot sync"):
+            await opened[0].record(issued())
+    with pytest.raises(ExceptionGroup) as ended:
+        await running
+    assert [str(one) for one in ended.value.exceptions] == [
+        f"cannot sync {zone.state / 'records.log'}: input/output error"
+    ]
+    assert [type(one) for one in ended.value.exceptions] == [StateError]
