@@ -3,6 +3,7 @@
 A daemon's own modules are imported when its command is called, never by another's.
 """
 
+import gc
 import importlib
 import tomllib
 from collections.abc import Callable, Sequence
@@ -134,6 +135,10 @@ def run_daemon(role: str, path: Path) -> int:
     app = importlib.import_module(f"{ROLES[role].package}.app")
     logs.configure(role, clock=clock, path=config.log, level=config.log_level or "info")
     from agents.runtime import lifecycle
+
+    # What has been imported lives as long as the process: the collector need not walk it again.
+    gc.collect()
+    gc.freeze()
 
     async def live(stop: lifecycle.Stop) -> None:
         # What a rotation of log files asks for; a configuration is read at a start only.
