@@ -13,16 +13,22 @@ What every context keeps to, each for a reason that a test in
 5. TLS 1.2 with ECDHE-ECDSA and AES-GCM, extended master secret (RFC 7627), no
    renegotiation, no compression.
 
+6. An issuer that we have verified once is an anchor (`X509_V_FLAG_PARTIAL_CHAIN`): its own
+   signature costs a seventh of a handshake. It is one only where it is given with its whole
+   chain, and that chain ends at a root of the same context; what OpenSSL verified up to the
+   issuer is returned completed, so that whoever judges a chain sees its root as ever.
+
 A client certificate is requested and not required: who shows none must say HELLO.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
@@ -50,6 +56,9 @@ CIPHERS: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 """All with the record overhead that `protocol.records` counts on."""
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which pyOpenSSL does not name."""
+
+Chain = tuple[bytes, ...]
+"""Certificates (DER), each signed by the next, the root last."""
 
 _OP_NO_RENEGOTIATION: Final = 0x40000000
 _MODE_NO_AUTO_CHAIN: Final = 0x8  # send the chain as given, build none from the roots
@@ -83,37 +92,54 @@ if _extended_master_secret is None:
 class Credentials:
     """What a side shows: certificates (DER, leaf first, root last) and the leaf's key."""
 
-    chain: tuple[bytes, ...]
+    chain: Chain
     key: EllipticCurvePrivateKey
 
 
-def server_context(credentials: Credentials, roots: Sequence[bytes]) -> SSL.Context:
+class _Context(SSL.Context):
+    """A context, and what is above the issuers that are anchors in it."""
+
+    above: Mapping[bytes, Chain]
+
+
+def server_context(
+    credentials: Credentials, roots: Sequence[bytes], issuers: Sequence[Chain] = ()
+) -> SSL.Context:
     """Return a context that shows `credentials` and verifies a client that shows a chain.
 
     Args:
         credentials: Ours; a root at its end is not sent.
         roots: The certificates (DER) that clients' chains may end at.
+        issuers: Chains of issuers below roots, to be anchors as well (6). One whose root is
+            not among `roots` counts for nothing.
 
     Raises:
-        LocalProtocolError: They do not fit together.
+        LocalProtocolError: They do not fit together, or a chain is not one.
     """
     context = _context()
     _show(context, credentials)
-    _trust(context, roots)
+    _trust(context, roots, issuers)
     context.set_verify(SSL.VERIFY_PEER)
     return context
 
 
-def client_context(credentials: Credentials | None, roots: Sequence[bytes]) -> SSL.Context:
+def client_context(
+    credentials: Credentials | None, roots: Sequence[bytes], issuers: Sequence[Chain] = ()
+) -> SSL.Context:
     """Return a context that verifies the server, and shows `credentials` where there are any.
 
+    Args:
+        credentials: As for `server_context`.
+        roots: As for `server_context`.
+        issuers: As for `server_context`.
+
     Raises:
-        LocalProtocolError: They do not fit together.
+        LocalProtocolError: They do not fit together, or a chain is not one.
     """
     context = _context()
     if credentials is not None:
         _show(context, credentials)
-    _trust(context, roots)
+    _trust(context, roots, issuers)
     context.set_verify(SSL.VERIFY_PEER)
     return context
 
@@ -125,9 +151,10 @@ def discovery_context() -> SSL.Context:
     return context
 
 
-def _context() -> SSL.Context:
+def _context() -> _Context:
     """Return what all three have in common."""
-    context = SSL.Context(SSL.TLS_METHOD)
+    context = _Context(SSL.TLS_METHOD)
+    context.above = {}
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(CIPHERS)
@@ -157,17 +184,24 @@ def _show(context: SSL.Context, credentials: Credentials) -> None:
         raise LocalProtocolError(f"credentials cannot be used: {exc}") from exc
 
 
-def _trust(context: SSL.Context, roots: Sequence[bytes]) -> None:
+def _trust(context: _Context, roots: Sequence[bytes], issuers: Sequence[Chain]) -> None:
     store = context.get_cert_store()
     if store is None:
         raise AssertionError("a new context has a store")
-    store.set_flags(NO_CHECK_TIME)
+    known = {chain[0]: chain[1:] for chain in issuers if len(chain) > 1 and chain[-1] in roots}
+    store.set_flags(NO_CHECK_TIME | (crypto.X509StoreFlags.PARTIAL_CHAIN if known else 0))
     try:
-        for root in roots:
-            certificate = x509.load_der_x509_certificate(root)
+        for issuer, above in known.items():
+            for one, next_ in pairwise(map(x509.load_der_x509_certificate, (issuer, *above))):
+                one.verify_directly_issued_by(next_)
+        for anchor in (*roots, *known):
+            certificate = x509.load_der_x509_certificate(anchor)
             store.add_cert(crypto.X509.from_cryptography(certificate))
+    except InvalidSignature as exc:
+        raise LocalProtocolError("issuer is not signed by the next of its chain") from exc
     except (ValueError, TypeError, UnsupportedAlgorithm, crypto.Error) as exc:
-        raise LocalProtocolError(f"root cannot be used: {exc}") from exc
+        raise LocalProtocolError(f"root or issuer cannot be used: {exc}") from exc
+    context.above = known
 
 
 class TLS:
@@ -181,10 +215,20 @@ class TLS:
         server_side: Whether this is the TLS server, whoever dialled.
     """
 
-    __slots__ = ("_connection", "_out", "_scanner", "_unread", "ended", "failure", "handshake_done")
+    __slots__ = (
+        "_above",
+        "_connection",
+        "_out",
+        "_scanner",
+        "_unread",
+        "ended",
+        "failure",
+        "handshake_done",
+    )
 
     def __init__(self, context: SSL.Context, *, server_side: bool) -> None:
         self._connection = SSL.Connection(context, None)
+        self._above: Mapping[bytes, Chain] = context.above if isinstance(context, _Context) else {}
         self._scanner = RecordScanner()
         self._out: list[bytes] = []
         self._unread = 0
@@ -251,17 +295,19 @@ class TLS:
         self._out.clear()
         return data
 
-    def verified_chain(self) -> tuple[bytes, ...]:
+    def verified_chain(self) -> Chain:
         """Return the peer's chain (DER, leaf first, root last) as OpenSSL verified it.
 
         Empty where the peer has shown none. On a discovery context it means nothing.
         """
         # `as_cryptography` would encode each, parse it, and have it encoded again here.
         chain = self._connection.get_verified_chain() or []
-        ders = (crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain)
-        return tuple(_shared(der) if place else der for place, der in enumerate(ders))
+        ders = [crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain]
+        leaf, above = ders[:1], [_shared(der) for der in ders[1:]]
+        # A root is above nothing, so what ends at one is whole as it is.
+        return (*leaf, *above, *self._above.get(ders[-1] if ders else b"", ()))
 
-    def shown_chain(self) -> tuple[bytes, ...]:
+    def shown_chain(self) -> Chain:
         """Return the chain that the peer has shown in a handshake that did not end well.
 
         For log lines only: nothing about it is verified.

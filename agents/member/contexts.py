@@ -2,9 +2,13 @@
 
 A context is frozen after its first connection, so a change of trust or of a credential makes
 new ones and swaps the reference (rule 17); links made before are re-made by their owners.
+
+The issuers that we know first hand are anchors beside the roots: the client CA that is ours, and
+the one that has signed us, which is our neighbours' as well. Their own signatures were checked
+when we took them, and are not again at each handshake (`protocol.tls`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from OpenSSL import SSL
 
@@ -25,12 +29,19 @@ class Contexts:
     Args:
         trust: whose roots are live.
         credential: what is shown to peers at this moment, or None.
+        client_ca: the client CA that we hold, or None.
     """
 
-    def __init__(self, trust: Trust, credential: Callable[[], Credential | None]) -> None:
+    def __init__(
+        self,
+        trust: Trust,
+        credential: Callable[[], Credential | None],
+        client_ca: Callable[[], Credential | None],
+    ) -> None:
         self._trust = trust
         self._credential = credential
-        self._made_for: tuple[int, bytes | None] | None = None
+        self._client_ca = client_ca
+        self._made_for: tuple[int, Credential | None, Credential | None] | None = None
         self._cache: dict[str, SSL.Context] = {}
         self._shown: dict[KeyId, None] = {}
 
@@ -55,13 +66,17 @@ class Contexts:
         self._shown[held.leaf.key_id] = None
         for oldest in list(self._shown)[:-MAX_SHOWN]:
             del self._shown[oldest]
-        return tls.server_context(tls.Credentials(held.chain, held.key), self._trust.roots)
+        shown = tls.Credentials(held.chain, held.key)
+        return tls.server_context(shown, self._trust.roots, self._issuers())
 
     def member(self) -> SSL.Context:
         """For a TLS client that shows its certificate."""
         held = self._credential()
+        return self._get("member", held, lambda: self._make_member(held))
+
+    def _make_member(self, held: Credential | None) -> SSL.Context:
         shown = None if held is None else tls.Credentials(held.chain, held.key)
-        return self._get("member", held, lambda: tls.client_context(shown, self._trust.roots))
+        return tls.client_context(shown, self._trust.roots, self._issuers())
 
     def enrolment(self) -> SSL.Context:
         """For a TLS client that proves the server and shows nothing."""
@@ -75,10 +90,17 @@ class Contexts:
     def _get(
         self, name: str, held: Credential | None, make: Callable[[], SSL.Context]
     ) -> SSL.Context:
-        state = (self._trust.revision, None if held is None else held.chain[0])
-        if state != self._made_for:
+        ca, known = self._client_ca(), self._made_for
+        # Compared by identity: a credential is a value that is replaced, and this is asked at
+        # each connection.
+        if known is None or known[0] != self._trust.revision or known[1:] != (held, ca):
             self._cache.clear()
-            self._made_for = state
+            self._made_for = (self._trust.revision, held, ca)
         if name not in self._cache:
             self._cache[name] = make()
         return self._cache[name]
+
+    def _issuers(self) -> Sequence[tuple[bytes, ...]]:
+        held, ca = self._credential(), self._client_ca()
+        above = () if held is None else held.chain[1:]
+        return [chain for chain in (above, () if ca is None else ca.chain) if len(chain) > 1]

@@ -149,7 +149,7 @@ class Member:
         self.log = log
         self.tasks = tasks
         self.spawn = tasks.spawn
-        self.contexts = Contexts(trust, self.shown)
+        self.contexts = Contexts(trust, self.shown, lambda: keyring.credential(Kind.CLIENT_CA))
         self.following = Following(
             trust,
             clock=clock,

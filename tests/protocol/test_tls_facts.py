@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import importlib.util
 import inspect
+from collections.abc import Sequence
 
 import OpenSSL._util
 import pytest
@@ -23,6 +24,7 @@ from protocol.tls import (
     CIPHERS,
     NO_CHECK_TIME,
     TLS,
+    Credentials,
     client_context,
     discovery_context,
     server_context,
@@ -240,6 +242,60 @@ def test_a_path_longer_than_the_root_allows_is_refused() -> None:
     assert isinstance(server.failure, UntrustedChainError)
 
 
+class TestKnownIssuers:
+    """An issuer that is an anchor saves its own verification, and lets in nobody else."""
+
+    @staticmethod
+    def server(*issuers: tuple[bytes, ...], roots: Sequence[bytes] = ()) -> SSL.Context:
+        return server_context(credentials("server"), roots or [root().der], issuers)
+
+    @staticmethod
+    def shake(shown: Credentials, server_side: SSL.Context) -> TLS:
+        return shake(client_context(shown, [root().der]), server_side)[1]
+
+    def test_the_chain_is_whole_all_the_same(self) -> None:
+        shown = credentials("client")
+        server = self.shake(shown, self.server(shown.chain[1:]))
+        assert connection(server).get_verified_chain() is not None
+        assert len(connection(server).get_verified_chain() or []) == 2
+        assert server.verified_chain() == shown.chain
+
+    def test_and_at_the_side_of_the_tls_client(self) -> None:
+        shown = root().below("CA of a neighbour").issue("server")
+        context = client_context(credentials("client"), [root().der], [shown.chain[1:]])
+        client, _ = shake(context, server_context(shown, [root().der]))
+        assert client.verified_chain() == shown.chain
+
+    @pytest.mark.parametrize("role", ["client", "server"])
+    def test_whom_another_issuer_has_signed_is_verified_up_to_the_root(self, role: str) -> None:
+        shown = root().below("another CA").issue(role) if role == "client" else credentials(role)
+        server = self.shake(shown, self.server(credentials("client").chain[1:]))
+        assert server.verified_chain() == shown.chain
+
+    def test_an_issuer_of_the_same_name_with_another_key_is_refused(self) -> None:
+        thief = Authority("client CA", Authority()).issue("client")
+        server = self.shake(thief, self.server(credentials("client").chain[1:]))
+        assert isinstance(server.failure, UntrustedChainError)
+
+    def test_it_counts_for_nothing_once_its_root_does(self) -> None:
+        shown, other = credentials("client"), Authority("other.test Root 0")
+        server = self.shake(shown, self.server(shown.chain[1:], roots=[other.der]))
+        assert isinstance(server.failure, UntrustedChainError)
+
+    def test_a_leaf_of_it_signs_nothing(self) -> None:
+        ca = root().below()
+        holder = ca.issue("client")
+        rogue = Authority("client", ca, key=holder.key)
+        rogue.certificate = x509.load_der_x509_certificate(holder.chain[0])
+        server = self.shake(rogue.issue("client"), self.server(ca.chain))
+        assert isinstance(server.failure, UntrustedChainError)
+
+    def test_a_chain_whose_signatures_do_not_hold_is_none(self) -> None:
+        forged = Authority("client CA", Authority())  # its parent has our root's name only
+        with pytest.raises(LocalProtocolError, match="not signed by the next"):
+            self.server((forged.der, root().der))
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_the_extended_key_usage_is_checked(side: str) -> None:
     usage = x509.oid.ExtendedKeyUsageOID
@@ -410,5 +466,5 @@ def test_credentials_that_do_not_fit_are_refused(break_it: object) -> None:
 
 
 def test_a_root_that_is_no_certificate_is_refused() -> None:
-    with pytest.raises(LocalProtocolError, match="root cannot be used"):
+    with pytest.raises(LocalProtocolError, match="cannot be used"):
         client_context(None, [b"no certificate"])

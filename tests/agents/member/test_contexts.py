@@ -45,6 +45,17 @@ def test_the_same_after_a_head_that_changes_no_trust() -> None:
     assert member.contexts.enrolment() is before
 
 
+@pytest.mark.parametrize("kind", [Kind.CLIENT_CA, Kind.ZONE_SERVER_TLS])
+def test_new_ones_for_a_new_client_ca_as_well(kind: Kind) -> None:
+    site = Deployment()
+    member = site.member(Role.ZONE_SERVER)
+    for one in (Kind.CLIENT_CA, Kind.ZONE_SERVER_TLS):
+        site.certify(member.keyring, one)
+    before = member.contexts.server()
+    site.certify(member.keyring, kind)
+    assert member.contexts.server() is not before
+
+
 @pytest.mark.req("A7")
 def test_the_last_tls_keys_are_remembered_and_nothing_else() -> None:
     site = Deployment()
