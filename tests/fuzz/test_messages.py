@@ -12,10 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from agents.runtime.listener import Listener
 from agents.server.app import Server
@@ -42,6 +38,8 @@ from protocol.messages import (
     Report,
 )
 from tests.fuzz.hostile import Hostile, hostile, open_server
+from tests.fuzz.names import NAMES
+from tests.fuzz.requests import REQUESTS
 from tests.support.components import Component
 from tests.support.links import on_uvloop
 from tests.support.logs import logged
@@ -255,50 +253,6 @@ class TestReplay:
             assert len(issued) == 1
 
 
-def csr(key: Any, **options: Any) -> bytes:  # noqa: ANN401 - of any sort
-    builder = x509.CertificateSigningRequestBuilder(
-        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, options.get("name", "x"))])
-    )
-    for extension in options.get("extensions", []):
-        builder = builder.add_extension(extension, critical=True)
-    signed = builder.sign(key, options.get("digest", hashes.SHA256()))
-    return signed.public_bytes(Encoding.DER)
-
-
-def _flipped(key: PrivateKey) -> bytes:
-    data = bytearray(certificates.make_request(key, KIND))
-    data[-3] ^= 1
-    return bytes(data)
-
-
-def _of_somebody_else(key: PrivateKey) -> bytes:
-    theirs, ours = (keys.spki(one.public_key()) for one in (keys.generate(), key))
-    return certificates.make_request(key, KIND).replace(ours, theirs)
-
-
-REQUESTS: dict[str, Callable[[PrivateKey], bytes]] = {
-    "a bad signature": _flipped,
-    "the key of somebody else": _of_somebody_else,
-    "an RSA key": lambda key: csr(rsa.generate_private_key(65537, 2048)),
-    "another curve": lambda key: csr(ec.generate_private_key(ec.SECP384R1())),
-    "another digest": lambda key: csr(key, digest=hashes.SHA512()),
-    "a name of a CA": lambda key: csr(
-        key, extensions=[x509.BasicConstraints(ca=True, path_length=None)]
-    ),
-    "somebody else's name": lambda key: csr(
-        key,
-        extensions=[
-            x509.SubjectAlternativeName(
-                [x509.UniformResourceIdentifier(f"anchorline://{'0' * 32}/server/{'0' * 32}")]
-            )
-        ],
-    ),
-    "a long subject": lambda key: csr(key, name="x" * 64) + bytes(900),
-    "nothing": lambda key: b"",
-    "noise": lambda key: bytes(range(256)) * 4,
-}
-
-
 @on_uvloop
 class TestRequests:
     @pytest.mark.req("A7")
@@ -323,18 +277,6 @@ class TestRequests:
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*")}
-
-
-NAMES = {
-    "a path": "../../../../etc/passwd",
-    "NUL": "a\0b",
-    "a terminal's": "\x1b[2J\x1b]0;owned\x07",
-    "right to left": "\u202egnol",
-    "a newline": "a\nFATAL: everything is lost",
-    "markup": "<script>alert(1)</script>'; DROP TABLE clients; --",
-    "255 characters": "x" * 255,
-    "the largest in bytes": "\N{PILE OF POO}" * 255,
-}
 
 
 @on_uvloop
