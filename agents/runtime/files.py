@@ -397,15 +397,23 @@ def _lock(folder: Path, folder_handle: int, role: str) -> int:
             f"state directory {folder} is that of a {before}, not of a {role}",
             hint="each role has a state directory of its own",
         )
-    # A crash between the two leaves an empty file: the lock itself is not in its bytes.
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()} {role}\n".encode(), 0)
+    line = f"{os.getpid()} {role}\n".encode()
+    try:
+        # Over what is there: for that a full disk has room. A crash between the two leaves a
+        # longer file, of which nothing is read: the lock itself is not in its bytes.
+        os.pwrite(handle, line, 0)
+        os.ftruncate(handle, len(line))
+    except OSError as exc:
+        os.close(handle)
+        raise _failed("write", folder / LOCK, exc) from exc
     return handle
 
 
 def _holder(handle: int) -> tuple[str, str]:
     """The pid and role in the lock file; empty text where there is none."""
-    words = os.pread(handle, 100, 0).decode("ascii", "replace").split()
-    if len(words) == 2 and words[0].isdigit():
+    line = os.pread(handle, 100, 0).decode("ascii", "replace")
+    words = line.split()
+    # A line without its end was cut off: half a role is none.
+    if line.endswith("\n") and len(words) == 2 and words[0].isdigit():
         return words[0], words[1]
     return "", ""

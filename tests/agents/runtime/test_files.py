@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import stat
@@ -217,6 +218,30 @@ class TestLock:
         with pytest.raises(StateError, match="that of a hub, not of a client"):
             lock_state(folder, "client")
         lock_state(folder, "hub").release()
+
+    @pytest.mark.req("C8")
+    @pytest.mark.parametrize("torn", [b"", b"12", b"12 h", b"12 hub", b"12 hub\n3 hub\n", b"\0\0"])
+    def test_a_lock_file_that_was_cut_off_is_nobodys(self, tmp_path: Path, torn: bytes) -> None:
+        folder = tmp_path / "state"
+        folder.mkdir(mode=0o700)
+        (folder / "lock").write_bytes(torn)
+        lock_state(folder, "zone-server").release()
+        assert (folder / "lock").read_text() == f"{os.getpid()} zone-server\n"
+
+    @pytest.mark.req("C8")
+    def test_a_lock_that_cannot_be_written_is_named_and_given_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_handle: int, _data: bytes, _where: int) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        folder = tmp_path / "state"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            with pytest.raises(StateError, match="no space left") as caught:
+                lock_state(folder, "client")
+        assert "free some space" in caught.value.hint
+        lock_state(folder, "client").release()
 
     def test_a_planted_link_is_not_followed(self, tmp_path: Path) -> None:
         folder = tmp_path / "state"
