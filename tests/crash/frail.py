@@ -4,6 +4,7 @@ Beside the configuration of a daemon may lie
 
     clock    seconds by which the wall clock of its machine is wrong; looked at at every reading
     doom     a number: at this step to the disk, counted from now on, the daemon is killed
+    steps    which the machine writes itself: a byte for each step that was taken
 
 A *step* is a call that changes what the disk has, or makes it last: a write, of which half is
 done, an fsync, a rename, a cut. Dying at each of them in turn is dying before, in the middle of
@@ -36,10 +37,11 @@ from agents.runtime.clock import SystemClock
 from tests.support.daemons import Daemon
 from tests.support.nursery import Nursery, nurse, run
 
-__all__ = ["doom", "is_doomed", "nursery", "set_clock"]
+__all__ = ["doom", "nursery", "set_clock", "steps"]
 
 CLOCK: Final = "clock"
 DOOM: Final = "doom"
+TAKEN: Final = "steps"
 WRITES: Final = ("write", "pwrite")
 STEPS: Final = ("fsync", "fdatasync", "replace", "ftruncate")
 REPORT: Final = "status.json"
@@ -63,9 +65,10 @@ def doom(daemon: Daemon, step: int) -> None:
     _put(daemon.folder / DOOM, str(step))
 
 
-def is_doomed(daemon: Daemon) -> bool:
-    """Whether it has not begun to count."""
-    return (daemon.folder / DOOM).exists()
+def steps(daemon: Daemon) -> int:
+    """How many it has taken in all of its runs."""
+    taken = daemon.folder / TAKEN
+    return taken.stat().st_size if taken.exists() else 0
 
 
 def _put(path: Path, text: str) -> None:
@@ -81,6 +84,7 @@ class Machine:
     folder: Path
     left: int | None = None
     """Steps that it has left; None: as many as it likes."""
+    counter: int = -1
     real: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def wall(self) -> float:
@@ -92,6 +96,7 @@ class Machine:
 
     def fail(self) -> None:
         """Put the calls of this process under our control."""
+        self.counter = os.open(self.folder / TAKEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for name in (*WRITES, *STEPS):
             self.real[name] = getattr(os, name)
             call = self._write if name in WRITES else self._step
@@ -109,6 +114,8 @@ class Machine:
         return self.real[name](*args, **named)
 
     def _is_last(self) -> bool:
+        """Take one more step; whether it is the last."""
+        self.real["write"](self.counter, b".")
         with suppress(FileNotFoundError):
             self.left = int((self.folder / DOOM).read_text())
             (self.folder / DOOM).unlink()
