@@ -1,18 +1,26 @@
 """An event loop without a clock, without sockets and without threads.
 
 Time stands while anything can run, and then leaps to the next timer. What the product asks of a
-loop beyond that, connections and listeners, it gets from the simulated network.
+loop beyond that, connections and listeners, it gets from the simulated network. What it gives to
+another thread is done at once, at some later moment, and is heard of another moment later: in
+between nobody knows whether it was done.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from tests.simulation.chance import Random, drawn
 
 if TYPE_CHECKING:
     from tests.simulation.network import Network
 
 __all__ = ["SimLoop", "StandstillError"]
+
+LONGEST = 0.01
+"""Seconds that a thread may take to begin, and to be heard: a disk that has to do."""
 
 Spawned = Callable[[asyncio.Task[Any]], None]
 
@@ -46,6 +54,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.now = 0.0
         """Seconds since the world began."""
         self.network: Network | None = None
+        self.threads: Random = drawn(0, "threads")
+        """Draws how long they take."""
         self._selector = _Leap(self)
         self._spawned = spawned
         self.set_task_factory(self._make_task)
@@ -82,11 +92,36 @@ class SimLoop(asyncio.BaseEventLoop):
         """Listen on the simulated network."""
         return self._net().listen(factory, host, port)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override] # noqa: ANN401
-        """Refuse: a thread would take real time."""
-        raise RuntimeError(f"a simulated world has no thread for {func!r}")
+    def run_in_executor(  # type: ignore[override] # the product's threads are its own
+        self,
+        executor: Any,  # noqa: ANN401
+        func: Callable[..., Any],
+        *args: Any,  # noqa: ANN401
+    ) -> asyncio.Future[Any]:
+        """Have it done by a thread that is none; the caller's context goes with it."""
+        done: asyncio.Future[Any] = self.create_future()
+        self.call_later(self.threads.uniform(0.0, LONGEST), self._work, done, func, args)
+        return done
+
+    def _work(
+        self, done: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            answer = partial(_settle, done, func(*args), None)
+        except BaseException as exc:  # whatever a thread raises is for who waits
+            answer = partial(_settle, done, None, exc)
+        self.call_later(self.threads.uniform(0.0, LONGEST), answer)
 
     def _net(self) -> "Network":
         if self.network is None:
             raise RuntimeError("this loop has no network")
         return self.network
+
+
+def _settle(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)

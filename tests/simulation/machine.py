@@ -142,6 +142,8 @@ class Machine:
         self._note(self.name, f"killed {how}")
         self._network.host(self.address).on = not power
         program.alive = False
+        if power:
+            self.platter.lose_power()
         self._network.kill(program, silent=power)
         self._ended(program)
         for task in list(program.tasks):

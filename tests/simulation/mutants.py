@@ -20,7 +20,8 @@ from pki import ledger, succession
 from pki.entries import Kind
 from pki.ledger import CHECKS
 from pki.succession import Succession
-from tests.simulation.plan import Kill, Plan, Reset, Storm, draw
+from tests.simulation.acts import Kill, Reset, Storm
+from tests.simulation.plan import Cast, Plan, draw
 
 __all__ = ["MUTANTS"]
 
@@ -151,12 +152,12 @@ def _later(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def _kills(seed: int) -> Plan:
     """The server is killed again and again, soon after it was started."""
-    return Plan(seed, 5, tuple((2.3 + n * 0.07, Kill(0, power=False)) for n in range(25)))
+    return Plan(seed, Cast(5), tuple((2.3 + n * 0.07, Kill(0, power=False)) for n in range(25)))
 
 
 def _resets(seed: int) -> Plan:
     """Hardly a link that stands for long."""
-    return Plan(seed, 5, ((0.0, Storm(1.0, 0.1)), *((1.5, Reset(0.5)) for _ in range(40))))
+    return Plan(seed, Cast(5), ((0.0, Storm(1.0, 0.1)), *((1.5, Reset(0.5)) for _ in range(40))))
 
 
 MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {

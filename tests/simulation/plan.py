@@ -1,166 +1,84 @@
 """What befalls a world: a list of acts, drawn from a seed before the world begins.
 
 Each act says what happens, and how many seconds pass before the next one. Machines are named by
-their number: 0 is the server, then come the clients.
+their number: 0 is the server, then come its clients, and then, in a world that has a DMZ (one in
+four), the hub, the zone servers, and the clients of each zone server in turn.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from tests.simulation.acts import (
+    Act,
+    Admit,
+    Bend,
+    Clock,
+    Cut,
+    Dismiss,
+    Heal,
+    Kill,
+    Leap,
+    Release,
+    Reset,
+    Revoke,
+    Rotate,
+    Sleep,
+    Steal,
+    Storm,
+    Struck,
+    StruckStore,
+    Wake,
+)
 from tests.simulation.chance import Random, drawn
 from tests.simulation.disk import Failure, Strike
 
-__all__ = [
-    "Act",
-    "Bend",
-    "Clock",
-    "Cut",
-    "Heal",
-    "Kill",
-    "Leap",
-    "Plan",
-    "Release",
-    "Reset",
-    "Revoke",
-    "Rotate",
-    "Sleep",
-    "Steal",
-    "Storm",
-    "Struck",
-    "StruckStore",
-    "Wake",
-    "draw",
-]
+__all__ = ["Cast", "Plan", "draw"]
 
 SERVER = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Rotate:
-    """The administrator makes a new root."""
+class Cast:
+    """Who is there, beside the server."""
 
+    clients: int
+    """Clients of the server."""
+    zones: int = 0
+    """Zone servers, with one hub for all; without any there is no hub."""
+    outside: int = 0
+    """Clients of each zone server."""
 
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """The administrator revokes every root but the newest."""
+    @property
+    def hub(self) -> int:
+        """Number of the hub, if there is one."""
+        return self.clients + 1
 
+    @property
+    def zone_servers(self) -> range:
+        """Numbers of the zone servers."""
+        return range(self.hub + 1, self.hub + 1 + self.zones)
 
-@dataclass(frozen=True, slots=True)
-class Leap:
-    """Policy time passes, in steps."""
+    def behind(self, zone: int) -> range:
+        """Numbers of the clients of a zone server."""
+        first = self.zone_servers.stop + (zone - self.zone_servers.start) * self.outside
+        return range(first, first + self.outside)
 
-    hours: int
-    step: int
+    @property
+    def last(self) -> int:
+        """The highest number."""
+        return self.clients + (1 + self.zones * (1 + self.outside) if self.zones else 0)
 
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A program is killed, or its machine loses power."""
-
-    machine: int
-    power: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Struck:
-    """One of the next writes of a machine fails."""
-
-    machine: int
-    change: int
-    strike: Strike
-
-
-@dataclass(frozen=True, slots=True)
-class StruckStore:
-    """The next write of the server's database fails."""
-
-    strike: Strike
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """A machine is shut down."""
-
-    machine: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Every machine that was shut down is switched on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Nothing passes between two machines."""
-
-    one: int
-    other: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heal:
-    """Every cut is healed, and the weather is fine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Storm:
-    """Connections are slow, and break."""
-
-    slow: float
-    loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """A share of all connections is reset."""
-
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """A machine's clock is set wrong; 0 sets it right."""
-
-    machine: int
-    wrong: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Steal:
-    """The thief copies the server's keys."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bend:
-    """Everything that a machine dials reaches the thief, and nobody else reaches it."""
-
-    machine: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The thief's network is taken from him."""
-
-
-Act = (
-    Rotate
-    | Revoke
-    | Leap
-    | Kill
-    | Struck
-    | StruckStore
-    | Sleep
-    | Wake
-    | Cut
-    | Heal
-    | Storm
-    | Reset
-    | Clock
-    | Steal
-    | Bend
-    | Release
-)
+    @property
+    def roads(self) -> list[tuple[int, int]]:
+        """Pairs that depend on each other, in a world with a DMZ."""
+        zones = self.zone_servers
+        return [
+            (SERVER, self.hub),
+            *((SERVER, client) for client in range(1, self.clients + 1)),
+            *((self.hub, zone) for zone in zones),
+            *((zone, client) for zone in zones for client in self.behind(zone)),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +86,15 @@ class Plan:
     """Who is there, and what befalls them."""
 
     seed: int
-    clients: int
+    cast: Cast
     acts: tuple[tuple[float, Act], ...]
     """Each with the seconds that pass after it."""
+    settling: float = 2.0
+    """Seconds that pass before the first act."""
 
 
+WITH_A_DMZ = 4
+"""One world in so many has a hub and zone servers."""
 FAILURES = (Failure.BEFORE, Failure.MIDDLE, Failure.TORN, Failure.AFTER)
 WRONG = (
     timedelta(minutes=-50),
@@ -187,12 +109,16 @@ WRONG = (
 def draw(seed: int) -> Plan:
     """The plan of a seed."""
     chance = drawn(seed, "plan")
-    clients = chance.randint(3, 5)
+    cast, possible, settling = Cast(chance.randint(3, 5)), ACTS, 2.0
+    if seed % WITH_A_DMZ == WITH_A_DMZ - 1:
+        cast = Cast(chance.randint(1, 2), chance.randint(1, 2), chance.randint(1, 2))
+        possible = {**ACTS, **ZONE_ACTS}
+        settling = chance.choice((2.0, 20.0, 60.0))
     acts: list[tuple[float, Act]] = []
     for _ in range(chance.randint(8, 14)):
-        make = chance.choices(list(ACTS), list(ACTS.values()))[0]
-        acts.extend((_pause(chance), act) for act in make(chance, clients))
-    return Plan(seed, clients, tuple(acts))
+        make = chance.choices(list(possible), list(possible.values()))[0]
+        acts.extend((_pause(chance), act) for act in make(chance, cast))
+    return Plan(seed, cast, tuple(acts), settling)
 
 
 def _pause(chance: Random) -> float:
@@ -200,38 +126,38 @@ def _pause(chance: Random) -> float:
     return round(chance.choice((0.0, 0.05, 1.0, 5.0, 20.0)) * chance.uniform(0.5, 1.5), 3)
 
 
-def _client(chance: Random, clients: int) -> int:
-    return chance.randint(1, clients)
+def _client(chance: Random, cast: Cast) -> int:
+    return chance.randint(1, cast.last)
 
 
-def _anyone(chance: Random, clients: int) -> int:
-    return chance.randint(SERVER, clients)
+def _anyone(chance: Random, cast: Cast) -> int:
+    return chance.randint(SERVER, cast.last)
 
 
-def _rotation(chance: Random, clients: int) -> list[Act]:
+def _rotation(chance: Random, cast: Cast) -> list[Act]:
     return [Rotate()]
 
 
-def _revocation(chance: Random, clients: int) -> list[Act]:
+def _revocation(chance: Random, cast: Cast) -> list[Act]:
     return [Rotate(), Revoke()] if chance.random() < 0.5 else [Revoke()]
 
 
-def _hours(chance: Random, clients: int) -> list[Act]:
+def _hours(chance: Random, cast: Cast) -> list[Act]:
     return [Leap(chance.randint(1, 12), 1)]
 
 
-def _days(chance: Random, clients: int) -> list[Act]:
+def _days(chance: Random, cast: Cast) -> list[Act]:
     hours = 24 * chance.randint(1, 15)
     return [Leap(hours, hours)]
 
 
-def _kill(chance: Random, clients: int) -> list[Act]:
-    return [Kill(_anyone(chance, clients), chance.random() < 0.3)]
+def _kill(chance: Random, cast: Cast) -> list[Act]:
+    return [Kill(_anyone(chance, cast), chance.random() < 0.3)]
 
 
-def _struck(chance: Random, clients: int) -> list[Act]:
+def _struck(chance: Random, cast: Cast) -> list[Act]:
     strike = Strike(chance.choice(FAILURES), kill=chance.random() < 0.7)
-    acts: list[Act] = [Struck(_anyone(chance, clients), chance.randint(1, 6), strike)]
+    acts: list[Act] = [Struck(_anyone(chance, cast), chance.randint(1, 6), strike)]
     if chance.random() < 0.4:
         acts = [StruckStore(strike)]
     if chance.random() < 0.6:
@@ -239,37 +165,39 @@ def _struck(chance: Random, clients: int) -> list[Act]:
     return acts
 
 
-def _sleep(chance: Random, clients: int) -> list[Act]:
-    return [Sleep(_client(chance, clients))]
+def _sleep(chance: Random, cast: Cast) -> list[Act]:
+    return [Sleep(_client(chance, cast))]
 
 
-def _wake(chance: Random, clients: int) -> list[Act]:
+def _wake(chance: Random, cast: Cast) -> list[Act]:
     return [Wake()]
 
 
-def _cut(chance: Random, clients: int) -> list[Act]:
-    one, other = chance.sample(range(clients + 1), 2)
+def _cut(chance: Random, cast: Cast) -> list[Act]:
+    if cast.zones and chance.random() < 0.8:
+        return [Cut(*chance.choice(cast.roads))]
+    one, other = chance.sample(range(cast.last + 1), 2)
     return [Cut(one, other)]
 
 
-def _heal(chance: Random, clients: int) -> list[Act]:
+def _heal(chance: Random, cast: Cast) -> list[Act]:
     return [Heal()]
 
 
-def _storm(chance: Random, clients: int) -> list[Act]:
+def _storm(chance: Random, cast: Cast) -> list[Act]:
     return [Storm(chance.choice((1.0, 5.0, 40.0)), chance.choice((0.01, 0.05)))]
 
 
-def _reset(chance: Random, clients: int) -> list[Act]:
+def _reset(chance: Random, cast: Cast) -> list[Act]:
     return [Reset(chance.choice((0.3, 1.0)))]
 
 
-def _clock(chance: Random, clients: int) -> list[Act]:
-    machine = _client(chance, clients)
+def _clock(chance: Random, cast: Cast) -> list[Act]:
+    machine = _client(chance, cast)
     return [Clock(machine, chance.choice((*WRONG, timedelta())))]
 
 
-def _server_clock(chance: Random, clients: int) -> list[Act]:
+def _server_clock(chance: Random, cast: Cast) -> list[Act]:
     """Most often a little; and once in a while by years, for a while."""
     if chance.random() < 0.6:
         return [Clock(SERVER, timedelta(minutes=chance.choice((-20, 0, 20))))]
@@ -279,9 +207,9 @@ def _server_clock(chance: Random, clients: int) -> list[Act]:
     return [*acts, Clock(SERVER, timedelta())]
 
 
-def _theft(chance: Random, clients: int) -> list[Act]:
+def _theft(chance: Random, cast: Cast) -> list[Act]:
     """Stolen, revoked, and used against somebody who may not have heard of it."""
-    victim = _client(chance, clients)
+    victim = _client(chance, cast)
     acts: list[Act] = [Steal()]
     if chance.random() < 0.6:
         acts.append(Sleep(victim))
@@ -293,11 +221,52 @@ def _theft(chance: Random, clients: int) -> list[Act]:
     return acts
 
 
-def _release(chance: Random, clients: int) -> list[Act]:
+def _release(chance: Random, cast: Cast) -> list[Act]:
     return [Release()]
 
 
-ACTS: dict[Callable[[Random, int], list[Act]], float] = {
+def _struck_zone(chance: Random, cast: Cast) -> list[Act]:
+    """At a zone server most changes are those of its log."""
+    strike = Strike(chance.choice(FAILURES), kill=chance.random() < 0.6)
+    zone = chance.choice(cast.zone_servers)
+    acts: list[Act] = [Struck(zone, chance.randint(1, 6), strike)]
+    if chance.random() < 0.5:
+        acts.append(Leap(chance.randint(1, 12), 1))
+    return acts
+
+
+def _dark_zone(chance: Random, cast: Cast) -> list[Act]:
+    """A zone server that hears nothing of what goes on inside."""
+    acts: list[Act] = [Cut(cast.hub, chance.choice(cast.zone_servers))]
+    acts += _revocation(chance, cast)
+    if chance.random() < 0.5:
+        acts.append(Leap(chance.randint(1, 12), 1))
+    return acts
+
+
+def _false_hub(chance: Random, cast: Cast) -> list[Act]:
+    """The thief comes to a zone server as its hub."""
+    acts: list[Act] = [Steal(), Bend(chance.choice(cast.zone_servers))]
+    acts += [Rotate(), Revoke(), Leap(2, 1)]
+    if chance.random() < 0.5:
+        acts.append(Release())
+    return acts
+
+
+def _dismissal(chance: Random, cast: Cast) -> list[Act]:
+    acts: list[Act] = [Dismiss(chance.choice((cast.hub, *cast.zone_servers)))]
+    if chance.random() < 0.5:
+        acts += [chance.choice((Rotate(), Leap(1, 1))), Admit()]
+    return acts
+
+
+def _admission(chance: Random, cast: Cast) -> list[Act]:
+    return [Admit()]
+
+
+Maker = Callable[[Random, Cast], list[Act]]
+
+ACTS: dict[Maker, float] = {
     _rotation: 3,
     _revocation: 3,
     _hours: 3,
@@ -316,3 +285,12 @@ ACTS: dict[Callable[[Random, int], list[Act]], float] = {
     _release: 1,
 }
 """What can befall a world, and how often beside the others."""
+
+ZONE_ACTS: dict[Maker, float] = {
+    _struck_zone: 2,
+    _dark_zone: 2,
+    _false_hub: 1.5,
+    _dismissal: 1,
+    _admission: 1,
+}
+"""The same, where there is a DMZ."""

@@ -2,21 +2,25 @@
 
 In the end, some minutes after the last fault:
 
-    everybody follows     the server and every client stand at the same entry, with a counted HEAD;
-                          every certificate in use ends at the newest root, is in date, and is on
-                          the server's record; every client is registered and in its place; the
-                          server counts everybody as moved
+    everybody follows     the server, the hub, every zone server and every client stand at the same
+                          entry, with a counted HEAD; every certificate in use ends at the newest
+                          root, is in date, and is on record where it was issued; every client is
+                          registered and in its place; the server knows the clients of each zone
+                          server, and counts everybody as moved
     nobody trusts         no door opens to a fresh certificate under a stolen, revoked root, and no
                           link stands that was made under one
     nothing is lost       what was promised is there (`watch` has looked all the time), the server
-                          has the keys of the next roots, and none of a revoked one
+                          has the keys of the next roots, and none of a revoked one; it has been
+                          told of every certificate that a zone server has signed
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pki.certificates import Kind
+from pki.issuance import Issuer
 from pki.names import Role
 from tests.simulation.machine import GoneError, Machine
 from tests.simulation.plan import Plan, draw
@@ -75,6 +79,7 @@ async def _course(made: World, patience: float) -> None:
         return
     await _count(made)
     await _open_the_safe(made)
+    _compare_counts(made)
     _look_at_links(made)
     await _knock(made)
     made.watch.check_kept()
@@ -86,12 +91,23 @@ def _behind(made: World) -> list[tuple[str, str]]:
     if server is None or not made.ready:
         return [("server", "it is down")]
     found = [("server", what) for what in _server_lacks(made, server)]
-    for machine in made.clients:
-        if machine.part is None:
-            found.append((machine.name, "it is down"))
-        else:
-            found += [(machine.name, what) for what in _client_lacks(made, server, machine)]
+    found += _all_lack(made.hubs, lambda hub: _hub_lacks(made, server, hub))
+    found += _all_lack(made.zones, lambda zone: _zone_lacks(made, server, zone))
+    found += _all_lack(made.clients, lambda one: _client_lacks(made, server, one, made.server))
+    for zone, group in zip(made.zones, made.behind, strict=True):
+        if zone.part is not None:
+            found += _all_lack(group, partial(_outsider_lacks, made, server, zone))
     return found
+
+
+def _all_lack(
+    machines: Iterable[Machine], lacks: Callable[[Machine], Iterator[str]]
+) -> Iterator[tuple[str, str]]:
+    for machine in machines:
+        if machine.part is None:
+            yield machine.name, "it is down"
+        else:
+            yield from ((machine.name, what) for what in lacks(machine))
 
 
 def _server_lacks(made: World, server: Any) -> Iterator[str]:  # noqa: ANN401
@@ -103,28 +119,71 @@ def _server_lacks(made: World, server: Any) -> Iterator[str]:  # noqa: ANN401
         yield from _credential_lacks(made, server, server.keyring.credential(kind), kind)
 
 
-def _client_lacks(made: World, server: Any, machine: Machine) -> Iterator[str]:  # noqa: ANN401
-    client = machine.part
-    trust = client.member.trust
-    slot = server.trust.slots[0]
+def _member_lacks(server: Any, member: Any) -> Iterator[str]:  # noqa: ANN401
+    trust, slot = member.trust, server.trust.slots[0]
     if trust.last(slot) != server.trust.last(slot):
         yield f"it stands at entry {trust.last(slot).n}"
     elif trust.latest_head() is None:
         yield "no HEAD counts for its last entry"
+
+
+def _hub_lacks(made: World, server: Any, machine: Machine) -> Iterator[str]:  # noqa: ANN401
+    hub = machine.part
+    yield from _member_lacks(server, hub.member)
+    held = hub.member.keyring.credential(Kind.HUB_TLS)
+    yield from _credential_lacks(made, server, held, Kind.HUB_TLS)
+    if hub.uplink.link is None or hub.uplink.link.is_closed:
+        yield "it has no link to the server"
+
+
+def _zone_lacks(made: World, server: Any, machine: Machine) -> Iterator[str]:  # noqa: ANN401
+    zone = machine.part
+    yield from _member_lacks(server, zone.member)
+    for kind in (Kind.ZONE_SERVER_TLS, Kind.CLIENT_CA):
+        yield from _credential_lacks(made, server, zone.keyring.credential(kind), kind)
+    if zone._hub() is None:
+        yield "it has no link to a hub"
+    if not server.infrastructure.zone_present(zone.member.id):
+        yield "the server does not hear of it"
+        return
+    signed = zone.records.signed
+    if server.infrastructure.zones[zone.member.id].issued != signed:
+        yield "the server was told of another number of certificates than it has signed"
+
+
+def _client_lacks(made: World, server: Any, machine: Machine, at: Machine) -> Iterator[str]:  # noqa: ANN401
+    """Args: at: the server or zone server that it reports to."""
+    client, registry = machine.part, at.part.registry
+    yield from _member_lacks(server, client.member)
     held = client.keyring.credential(Kind.CLIENT_TLS)
     yield from _credential_lacks(made, server, held, Kind.CLIENT_TLS)
-    row = server.registry.row(client.member.id)
+    row = registry.row(client.member.id)
     if row is None or not row.present:
         yield "it is not registered"
     chain = client.chain
     if chain.place.forward is not None and (chain.forward is None or not chain.forward.is_open):
         yield "it has no link to its forward neighbour"
-    row = server.registry.row(client.member.id)
     if row is not None and row.position is not None:
         meant = row.position.forward.id if row.position.forward else None
         holds = chain.place.forward.id if chain.place.forward else None
         if meant != holds:
             yield "it stands beside another than planned"
+
+
+def _outsider_lacks(
+    made: World,
+    server: Any,  # noqa: ANN401
+    zone: Machine,
+    machine: Machine,
+) -> Iterator[str]:
+    yield from _client_lacks(made, server, machine, zone)
+    client, id = machine.part, zone.part.member.id
+    held = client.keyring.credential(Kind.CLIENT_TLS)
+    if held is not None and held.issuer_id != id:
+        yield "its certificate is of another issuer than its zone server"
+    row = server.registry.row(client.member.id)
+    if row is None or not row.present or row.record.responder != id:
+        yield "the server was not told of it"
 
 
 def _credential_lacks(made: World, server: Any, held: Any, kind: Kind) -> Iterator[str]:  # noqa: ANN401
@@ -136,7 +195,7 @@ def _credential_lacks(made: World, server: Any, held: Any, kind: Kind) -> Iterat
         yield f"its {kind} is under an older root"
     if not held.leaf.not_before <= now < held.leaf.not_after:
         yield f"its {kind} is not in date: {held.leaf.not_before} to {held.leaf.not_after}"
-    if not made.database.has_issued(held.leaf.serial):
+    if not made.watch.is_recorded(held):
         yield f"its {kind} is on no record"
 
 
@@ -176,6 +235,14 @@ async def _open_the_safe(made: World) -> None:
         made.watch.fail("server", "holds the key of a revoked root")
 
 
+def _compare_counts(made: World) -> None:
+    """A zone server has counted every certificate of its own that somebody has used."""
+    for zone in made.zones:
+        used = len(made.watch.handed.get(made.watch.id_of(zone) or b"", ()))
+        if zone.part.records.signed < used:
+            made.watch.fail(zone.name, f"has forgotten of {used} certificates that it signed some")
+
+
 def _look_at_links(made: World) -> None:
     for machine in made.machines:
         part = machine.part
@@ -196,6 +263,24 @@ async def _knock(made: World) -> None:
             if await made.thief.knock(made.server.address, issuer, role, victim, every):
                 made.watch.fail("server", f"lets the thief in as a {role}")
         for machine in made.clients:
-            other = made.clients[machine is made.clients[0]].part.member.id
-            if await made.thief.knock(machine.address, issuer, Role.CLIENT, other, every):
+            other = made.clients[machine is made.clients[0] and len(made.clients) > 1]
+            if await made.thief.knock(
+                machine.address, issuer, Role.CLIENT, other.part.member.id, every
+            ):
                 made.watch.fail(machine.name, "lets the thief in")
+        for zone, group in zip(made.zones, made.behind, strict=True):
+            await _knock_outside(made, issuer, zone, group, every)
+
+
+async def _knock_outside(
+    made: World, issuer: Issuer, zone: Machine, group: list[Machine], every: list[bytes]
+) -> None:
+    """The same at a zone server's two doors, and at those of its clients."""
+    id, victim = zone.part.member.id, group[0].part.member.id
+    for machine in (zone, *group):
+        if await made.thief.knock(
+            machine.address, issuer, Role.CLIENT, victim, every, responder=id
+        ):
+            made.watch.fail(machine.name, "lets the thief in as a client")
+    if await made.thief.knock_as_hub(zone.address, issuer, every):
+        made.watch.fail(zone.name, "lets the thief in as a hub")

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.simulation.chance import drawn
 from tests.simulation.clock import Era, SimClock
 from tests.simulation.disk import Disk, Killed, Platter, Strike
 from tests.simulation.loop import SimLoop, StandstillError
@@ -197,7 +198,7 @@ async def test_a_bent_road_leads_somewhere_else(ground: Ground) -> None:
 def test_a_platter_keeps_what_was_durable_and_a_killed_program_writes_no_more() -> None:
     told: list[Path] = []
     killed: list[str] = []
-    platter = Platter(told.append)
+    platter = Platter(told.append, drawn(1, "platter"))
     disk = Disk(platter, alive=lambda: not killed, kill=killed.append)
     ledger, keys = Path("/x/ledger.0"), Path("/x/keys.db")
     disk.write_atomic(ledger, b"0123456789")

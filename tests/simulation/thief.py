@@ -9,6 +9,9 @@ certificate of the server's name, signs clients' keys, and tells a history of hi
       in the commitment; a HEAD of the year 2099 that denies the server's keys
     ROTATE to a root of his own making, which nobody committed to
 
+A zone server dials nobody: he comes to it as its hub (`call`), tells it the same, and signs the
+keys that it asks for.
+
 `forged` and `minted` say what is of his making, for those who watch.
 """
 
@@ -64,6 +67,10 @@ __all__ = ["ADDRESS", "PORT", "Story", "Thief"]
 
 ADDRESS: Final = "10.6.6.6"
 PORT: Final = 14172
+HUB_PORT: Final = 14173
+AGAIN: Final = 1.0
+"""Seconds until he comes again to a zone server that would not have him, or has had enough."""
+OF_ZONES: Final = (Kind.ZONE_SERVER_TLS, Kind.CLIENT_CA)
 FAR: Final = 4_070_908_800
 """1 January 2099, in Unix seconds."""
 POLICIES: Final = rotation.policies(rotation.SETTINGS)[0]
@@ -113,6 +120,7 @@ class Thief:
         self._enrolment: Enrolment | None = None
         self._deployment = b""
         self._client_ca: Issuer | None = None
+        self._calls: list[asyncio.Task[None]] = []
 
     # --- what he has
 
@@ -151,10 +159,10 @@ class Thief:
             return False
         self._issuer = able[-1]
         self._credentials = self._mint(self._issuer, Kind.SERVER_TLS, self.loot.server)
-        self._client_ca = self._mint_ca(self._issuer)
+        self._client_ca = self._mint_ca(self._issuer, self.loot.server)
         self._story = self._forge(truth)
         self._enrolment = Enrolment(
-            {Kind.CLIENT_TLS: self},
+            dict.fromkeys((Kind.CLIENT_TLS, *OF_ZONES), self),
             deployment=self._deployment,
             record=self,
             clock=self._clock,
@@ -234,19 +242,20 @@ class Thief:
         key = keys.generate()
         return tls.Credentials((self._sign(issuer, key, kind, id), *issuer.chain), key)
 
-    def _mint_ca(self, root: Issuer) -> Issuer:
+    def _mint_ca(self, root: Issuer, id: bytes) -> Issuer:
         key = keys.generate()
-        return Issuer(key, (self._sign(root, key, Kind.CLIENT_CA, self.loot.server), *root.chain))
+        return Issuer(key, (self._sign(root, key, Kind.CLIENT_CA, id), *root.chain))
 
     async def admit(self, applicant: object) -> Pending | Refused | None:
         """Everybody (`agents.responder.enrolment.Signing`)."""
         return None
 
     async def terms(self, kind: Kind) -> Terms:
-        """His client CA."""
-        if self._client_ca is None:
+        """His client CA for clients, and a stolen root for zone servers."""
+        issuer = self._issuer if kind in OF_ZONES else self._client_ca
+        if issuer is None:
             raise UnavailableError("nothing stolen yet")
-        return Terms(self._client_ca, POLICIES[Kind.CLIENT_TLS])
+        return Terms(issuer, POLICIES[kind])
 
     async def record(self, issued: IssuedRecord) -> None:
         """Remember what he signed (`agents.responder.records.IssuanceRecord`)."""
@@ -287,14 +296,19 @@ class Thief:
                 return Done()
             case NonceGet() if self._enrolment is not None:
                 return self._enrolment.nonce(message)
-            case Enrol() if self._enrolment is not None and self._credentials is not None:
-                leaf = certificates.read(self._credentials.chain[0])
-                binding = Binding(
-                    frozenset({leaf.key_id}), channel.binding(), None, channel.remote[0]
-                )
-                return await self._enrolment.enrol(message, binding)
+            case Enrol() if self._enrolment is not None:
+                return await self._enrolment.enrol(message, self._binding(channel, message))
             case _:
                 return Refused(reason="unavailable", text="later", retry_after=1.0)
+
+    def _binding(self, channel: Channel, message: Enrol) -> Binding:
+        remote = channel.remote[0]
+        if message.kind in OF_ZONES:  # as if a server far behind him had been asked
+            peer = channel.peer.name if channel.peer is not None else None
+            return Binding(frozenset(self.loot.roots), bytes(32), peer, remote)
+        shown = self._credentials.chain if self._credentials is not None else ()
+        leaves = frozenset(certificates.read(leaf).key_id for leaf in shown[:1])
+        return Binding(leaves, channel.binding(), None, remote)
 
     def _answer(self, asked: LedgerGet) -> LedgerEntries:
         story = self._story
@@ -329,18 +343,81 @@ class Thief:
         """Unused: the ledger is no secret."""
         return tls.discovery_context()
 
+    # --- where he comes as a hub
+
+    def call(self, host: str, roots: Sequence[bytes]) -> None:
+        """Come to a zone server again and again, with the story that was prepared for it."""
+        if self._issuer is not None:
+            work = self._call(host, self._issuer, list(roots))
+            self._calls.append(asyncio.get_running_loop().create_task(work))
+
+    def hang_up(self) -> None:
+        """Come no more."""
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
+
+    async def _call(self, host: str, issuer: Issuer, roots: Sequence[bytes]) -> None:
+        while True:
+            try:
+                channel = await self._dial_as_hub(host, issuer, roots)
+            except DialError:
+                pass
+            else:
+                try:
+                    self._greet(channel)
+                    await channel.closed()
+                finally:
+                    channel.abort()
+            await asyncio.sleep(AGAIN)
+
+    async def _dial_as_hub(self, host: str, issuer: Issuer, roots: Sequence[bytes]) -> Channel:
+        credentials = self._mint(issuer, Kind.HUB_TLS, secrets.token_bytes(16))
+        return await dial(
+            host,
+            HUB_PORT,
+            endpoint=Endpoint(role=Role.HUB.value, clock=self._clock, contexts=self),
+            link_class=None,
+            server_side=True,
+            verify=_anybody,
+            handler=self._handle,
+            context=tls.server_context(credentials, roots),
+            local_address=ADDRESS,
+            kind="thief",
+        )
+
     # --- where he knocks
 
+    async def knock_as_hub(self, host: str, issuer: Issuer, roots: Sequence[bytes]) -> bool:
+        """Whether a zone server stays on a link with him."""
+        try:
+            channel = await self._dial_as_hub(host, issuer, roots)
+        except DialError:
+            return False
+        is_member = channel.link_class is LinkClass.MEMBER
+        channel.abort()
+        return is_member
+
     async def knock(
-        self, host: str, issuer: Issuer, role: Role, id: bytes, roots: Sequence[bytes]
+        self,
+        host: str,
+        issuer: Issuer,
+        role: Role,
+        id: bytes,
+        roots: Sequence[bytes],
+        *,
+        responder: bytes = b"",
     ) -> bool:
         """Whether this door opens to a fresh certificate under a stolen root.
 
         Args:
+            responder: whose client CA he imitates; the server's where it is nobody's.
             roots: every root that there is, DER: whoever answers is welcome.
         """
         if role is Role.CLIENT:
-            credentials = self._mint(self._mint_ca(issuer), Kind.CLIENT_TLS, id)
+            credentials = self._mint(
+                self._mint_ca(issuer, responder or self.loot.server), Kind.CLIENT_TLS, id
+            )
         else:
             credentials = self._mint(issuer, Kind.HUB_TLS, id)
         try:

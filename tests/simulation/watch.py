@@ -6,18 +6,22 @@ At every moment:
                 thief made it, and then it brings no root that the server never committed to
     kept        an entry that the administrator was told of, or that a component acknowledged, is
                 on the disk of who said so, after any crash
-    on record   a certificate in use is on the server's record of issues, or the thief signed it
+    on record   a certificate in use is on the record of who issued it, the server's or a zone
+                server's, and a loss of power would not take it from there; or the thief signed it
     itself      nobody is taken for a copy of somebody else, and no program fails in a way that
                 it does not know
 
 What must be true in the end is in `run`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from agents.member.keyring import Credential
 from agents.responder.records import AckRecord
+from agents.runtime import journal
+from agents.zone_server.records import _decode
 from pki import certificates, encoding
 from pki.entries import Entry, Genesis, Revoke, Rotate, decode_entry
 from pki.errors import PKIError
@@ -30,7 +34,8 @@ from tests.simulation.thief import Thief
 
 __all__ = ["Watch"]
 
-EXPECTED = ("cannot write", "cannot commit")
+RECORDS = "records.log"
+EXPECTED = ("cannot write", "cannot commit", "cannot append", "cannot sync", "cannot cut")
 """What injected errors say."""
 
 
@@ -42,8 +47,14 @@ class Watch:
         self.broken: list[str] = []
         self.server: Machine | None = None
         self.machines: list[Machine] = []
+        self.zones: list[Machine] = []
+        self.handed: dict[bytes, set[int]] = {}
+        """By zone server's id: serial numbers that it has issued, and that somebody uses."""
         self.kept: set[bytes] = set()
         """Ids of entries that the server must never lose again."""
+        self._had: defaultdict[str, set[bytes]] = defaultdict(set)
+        """By name of a machine: ids of the entries that were ever on its disk."""
+        self._ids: dict[Machine, bytes] = {}
         self._loop = loop
         self._thief = thief
         self._database = database
@@ -68,6 +79,7 @@ class Watch:
         if machine is None or not path.name.startswith("ledger."):
             return
         entries = self.on_disk(machine)
+        self._had[name].update(entry.id for entry in entries)
         if machine is self.server:
             self._server_wrote(entries)
         else:
@@ -81,11 +93,11 @@ class Watch:
     def acknowledged(self, ack: AckRecord) -> None:
         """The server has an acknowledgement in hand, whose signature is good."""
         for machine in self.machines:
-            part = machine.part
-            if part is None or machine is self.server or part.member.id != ack.component:
+            if machine is self.server or self.id_of(machine) != ack.component:
                 continue
-            if ack.entry_id not in {entry.id for entry in self.on_disk(machine)}:
-                self.fail(machine.name, f"acknowledged entry {ack.n} and has it not on its disk")
+            # Not "has": between its word and this one a better chain may have superseded it.
+            if ack.entry_id not in self._had[machine.name]:
+                self.fail(machine.name, f"acknowledged entry {ack.n} and had it not on its disk")
 
     def activated(self, credential: Credential) -> None:
         """A key was put into use."""
@@ -93,7 +105,9 @@ class Watch:
         serial = credential.leaf.serial
         if program is None or serial in self._thief.minted:
             return
-        if not self._database.has_issued(serial):
+        if self.zone_of(credential) is not None:
+            self.handed.setdefault(credential.issuer_id or b"", set()).add(serial)
+        if not self.is_recorded(credential):
             self.fail(program.machine.name, f"uses a {credential.kind} that is on no record")
 
     def logged(self, record: dict[str, object]) -> None:
@@ -112,6 +126,30 @@ class Watch:
             self.fail(who, f"fails in a way that it does not know ({event}): {trace}")
 
     # --- what is on disks
+
+    def zone_of(self, credential: Credential) -> Machine | None:
+        """The zone server that has issued this certificate, if one has."""
+        issuer = credential.issuer_id
+        return next((z for z in self.zones if issuer is not None and self.id_of(z) == issuer), None)
+
+    def id_of(self, machine: Machine) -> bytes | None:
+        """The id of a component that runs, or has run."""
+        if machine.part is not None:
+            self._ids[machine] = machine.part.member.id
+        return self._ids.get(machine)
+
+    def is_recorded(self, credential: Credential) -> bool:
+        """Whether who has issued this has it on record."""
+        zone, serial = self.zone_of(credential), credential.leaf.serial
+        return self._database.has_issued(serial) if zone is None else serial in self._recorded(zone)
+
+    def _recorded(self, zone: Machine) -> set[int]:
+        """Serial numbers on a zone server's record that a loss of power would leave there."""
+        path = zone.folder / RECORDS
+        data = zone.platter.survives(path)
+        salt = data[len(journal._MAGIC) : journal._START]
+        kept = [_decode(path, record) for record in journal._read(path, data, salt)[0]]
+        return {value.serial for kind, value in kept if kind == "issued"}
 
     def on_disk(self, machine: Machine) -> list[Entry]:
         """The ledger as its newest whole generation has it; its signatures are not asked."""

@@ -1,54 +1,38 @@
 """A deployment, put together from the product's parts on simulated ground, and what befalls it."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
-from unittest.mock import patch
+from typing import Any, Final
 
-import agents.client.app
-import agents.member.starting
-import agents.server.api.serve
-import agents.server.app
-from agents.client.app import Client
-from agents.client.config import Config as ClientConfig
-from agents.member.keyring import Credential, Keyring
-from agents.member.starting import opened
 from agents.member.trust import Trust
-from agents.responder.records import AckRecord
 from agents.runtime import logs
-from agents.runtime.address import HostPort
 from agents.runtime.errors import AgentError
-from agents.runtime.files import DiskFiles
-from agents.runtime.lifecycle import Stop as RealStop
-from agents.server.acknowledgements import Acknowledgements
-from agents.server.app import Server
-from agents.server.config import Config as ServerConfig
 from agents.server.errors import OperationError
 from agents.server.operations import ServerOperations
-from agents.server.store import Store
 from pki import certificates
 from pki.ledger import Chain
-from pki.names import Role
-from tests.simulation import plan as acts
+from tests.simulation import acts
+from tests.simulation.acts import Act
 from tests.simulation.chance import drawn, seeded
 from tests.simulation.clock import Era, SimClock
 from tests.simulation.disk import Killed, Platter
+from tests.simulation.ground import Lines, ground
 from tests.simulation.loop import SimLoop
-from tests.simulation.machine import GoneError, Machine, Program, current
+from tests.simulation.machine import GoneError, Machine, current
 from tests.simulation.network import Network, Weather
-from tests.simulation.plan import Act, Plan
-from tests.simulation.store import Database, SimStore
+from tests.simulation.plan import Plan
+from tests.simulation.programs import BUNDLE, FQDN, Programs
+from tests.simulation.store import Database
 from tests.simulation.thief import ADDRESS as THIEF
-from tests.simulation.thief import PORT, Thief
+from tests.simulation.thief import Thief
 from tests.simulation.watch import Watch
 
 __all__ = ["World", "world"]
 
-FQDN: Final = "server.test"
 REASON: Final = "because"
 ADMINISTRATOR: Final = "unix:admin"
 BREATH: Final = 3.0
@@ -64,20 +48,45 @@ class World:
         self.era = Era(loop)
         self.network = Network(loop, plan.seed, owner=current.get, source=_source)
         loop.network = self.network
+        loop.threads = drawn(plan.seed, "threads")
         self.database = Database(drawn(plan.seed, "store"))
         self.thief = Thief(SimClock(self.era), FQDN)
         self.watch = Watch(loop, self.thief, self.database)
-        self.server = self._machine("server", "10.0.0.1", self._run_server)
+        self.admits = False
+        """Whether the administrator lets those in again whom he had dismissed."""
+        programs, cast = Programs(self.database, self.watch), plan.cast
+        self.server = self._machine("server", "10.0.0.1", programs.server)
         self.watch.server = self.server
         self.clients = [
-            self._machine(f"client-{n}", f"10.0.{1 + (n == 5)}.{10 + n}", self._run_client)
-            for n in range(1, plan.clients + 1)
+            self._client(n, f"10.0.{1 + (n == 5)}.{10 + n}", self.server, programs)
+            for n in range(1, cast.clients + 1)
+        ]
+        self.zones = [
+            self._machine(f"zone-{n}", f"10.1.{n}.1", programs.zone_server)
+            for n in range(1, cast.zones + 1)
+        ]
+        self.watch.zones = self.zones
+        run_hub = partial(programs.hub, server=self.server, zones=self.zones)
+        self.hubs = [self._machine("hub", "10.0.0.2", run_hub)] if self.zones else []
+        self.behind = [
+            [
+                self._client(place, f"10.1.{n}.{10 + place}", zone, programs)
+                for place in cast.behind(number)
+            ]
+            for n, (number, zone) in enumerate(
+                zip(cast.zone_servers, self.zones, strict=True), start=1
+            )
         ]
 
     @property
     def machines(self) -> list[Machine]:
-        """Everything that runs: the server first."""
-        return [self.server, *self.clients]
+        """Everything that runs, in the order in which a plan numbers it."""
+        outside = [client for group in self.behind for client in group]
+        return [self.server, *self.clients, *self.hubs, *self.zones, *outside]
+
+    def _client(self, n: int, address: str, responder: Machine, programs: Programs) -> Machine:
+        run = partial(programs.client, responder=responder)
+        return self._machine(f"client-{n}", address, run)
 
     def _machine(self, name: str, address: str, main: Any) -> Machine:  # noqa: ANN401 - a program
         machine = Machine(
@@ -85,7 +94,10 @@ class World:
             address,
             folder=Path("/") / name,
             main=main,
-            platter=Platter(lambda path: self.watch.disk_changed(name, path)),
+            platter=Platter(
+                lambda path: self.watch.disk_changed(name, path),
+                drawn(self.plan.seed, f"platter {name}"),
+            ),
             clock=SimClock(self.era),
             loop=self.loop,
             network=self.network,
@@ -95,58 +107,20 @@ class World:
         self.watch.machines.append(machine)
         return machine
 
-    # --- programs
-
-    async def _run_server(self, program: Program) -> None:
-        machine = program.machine
-        config = ServerConfig(
-            fqdn=FQDN,
-            state=machine.folder,
-            standby=Path("/standby"),
-            listen=HostPort(machine.address, PORT),
-        )
-        store = SimStore(self.database, alive=lambda: program.alive, kill=program.die)
-        async with AsyncExitStack() as stack:
-            server = Server(config, machine.clock, cast(Store, store))
-            await server.prepare()
-            program.part = server
-            self.watch.check_kept()
-            await server.serve(cast(RealStop, program.stop), stack)
-
-    async def _run_client(self, program: Program) -> None:
-        machine = program.machine
-        config = ClientConfig(
-            servers=[HostPort(self.server.address, PORT)],
-            listen=HostPort(machine.address, PORT),
-            source=machine.address,
-            host=machine.name,
-            state=machine.folder,
-            bundle=machine.folder / "bundle",
-        )
-        with opened(
-            config.state,
-            Role.CLIENT,
-            bundle=config.bundle,
-            expect=None,
-            clock=machine.clock,
-            log=agents.client.app.log,
-        ) as (keyring, trust):
-            client = Client(config, machine.clock, keyring, trust)
-            program.part = client
-            await client.serve(cast(RealStop, program.stop))
-
     # --- the course of things
 
     async def begin(self) -> None:
-        """Install a server, export its bundle, and give it to clients."""
+        """Install a server, export its bundle, and give it to everybody else."""
         await self.thief.listen()
         self.server.start()
         await self.until(lambda: self.ready, 30.0)
         content = (await self.administer(self._bundle))[0]
-        for client in self.clients:
-            client.platter.content[client.folder / "bundle"] = content
-            client.start()
-        await asyncio.sleep(2.0)
+        for machine in self.machines[1:]:
+            machine.platter.content[machine.folder / BUNDLE] = content
+            machine.start()
+        if self.hubs:
+            self.loop.create_task(self._let_in())
+        await asyncio.sleep(self.plan.settling)
 
     async def play(self) -> None:
         """Let everything befall them that is planned."""
@@ -165,6 +139,7 @@ class World:
             machine.platter.spare()
             machine.clock.set_wrong(timedelta())
         await self.apply(acts.Wake())
+        await self.apply(acts.Admit())
         await self.until(lambda: self.ready, 60.0)
         if self.ready and self._needs_a_new_root():
             await self.apply(acts.Rotate())
@@ -229,7 +204,13 @@ class World:
                     self.thief.steal(self.server.platter, self.server.folder, chain)
             case acts.Bend(machine):
                 self._bend(machines[machine])
+            case acts.Dismiss(machine):
+                self.admits = False
+                await self._decide_on(machines[machine], "revoke")
+            case acts.Admit():
+                self.admits = True
             case acts.Release():
+                self.thief.hang_up()
                 for place in self._bent():
                     network.straighten(place)
                     network.heal(place)
@@ -276,6 +257,34 @@ class World:
             )
         return operations._server.authority.chain
 
+    async def _let_in(self) -> None:
+        """Approve who asks, for as long as the world lasts."""
+        while True:
+            for row in await self._administer_or_none(ServerOperations.approvals) or ():
+                if row["state"] == "pending" or (self.admits and row["state"] == "revoked"):
+                    await self._decide(row["fingerprint"], "approve")
+            await asyncio.sleep(2.0)
+
+    async def _decide_on(self, machine: Machine, verb: str) -> None:
+        if machine.part is not None:
+            # A fingerprint begins with the id that is made of it.
+            await self._decide(machine.part.member.id.hex(), verb)
+
+    async def _decide(self, fingerprint: str, verb: str) -> None:
+        def work(operations: ServerOperations) -> Any:  # noqa: ANN401
+            return operations.approvals_decide(ADMINISTRATOR, fingerprint, verb, REASON)
+
+        if await self._administer_or_none(work) is not None:
+            self.watch.note("admin", f"is told that it is done: {verb} {fingerprint[:16]}")
+
+    async def _administer_or_none(self, work: Callable[[ServerOperations], Any]) -> Any:  # noqa: ANN401
+        """What the server answers, or None: he will ask again."""
+        try:
+            return await self.administer(work)
+        except (GoneError, OperationError, AgentError, Killed) as exc:
+            self.watch.note("admin", f"has no answer: {exc}")
+            return None
+
     @staticmethod
     async def _bundle(operations: ServerOperations) -> tuple[bytes, str, int]:
         return await operations.bundle(ADMINISTRATOR, {})
@@ -292,10 +301,18 @@ class World:
             chain = chain.cut(max(len(self.watch.on_disk(victim)), 1))
         if not self.thief.tell(chain, [root.key_id for root in chain.trusted_roots]):
             return
+        if victim in self.zones:
+            # It dials nobody: he comes to it, and its own hub does not.
+            self.network.cut(self.hubs[0].address, victim.address)
+            self.thief.call(victim.address, [root.der for root in self._roots()])
+            return
         for other in self.machines:
             self.network.bend(victim.address, other.address, THIEF)
         self._isolate(victim.address)
         self.network.sever(victim.address)
+
+    def _roots(self) -> list[Any]:
+        return list(self.server.part.authority.chain.roots)
 
     def _isolate(self, address: str) -> None:
         for other in self.machines:
@@ -316,82 +333,6 @@ def _describe(act: Act) -> str:
     return " ".join([type(act).__name__, *(f"{name}={value}" for name, value in fields.items())])
 
 
-# --- simulated ground under the product's feet
-
-
-class _NoStatus:
-    """Writes no report."""
-
-    def __init__(self, *_args: object, **_options: object) -> None:
-        pass
-
-    async def run(self) -> None:
-        """Wait for ever."""
-        await asyncio.get_running_loop().create_future()
-
-    def write(self) -> None:
-        """Write nothing."""
-
-
-async def _no_control(*_args: object) -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-@asynccontextmanager
-async def _no_api(*_args: object) -> AsyncIterator[None]:
-    yield
-
-
-def _disk(name: str) -> Callable[..., Any]:
-    """A method of the product's one disk that asks whose disk it is."""
-
-    def call(_self: DiskFiles, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        program = current.get()
-        if program is None:
-            raise RuntimeError("somebody without a machine uses a disk")
-        return getattr(program.disk, name)(*args, **options)
-
-    return call
-
-
-class _Lines(list[dict[str, object]]):
-    """Takes every log line."""
-
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
-        self._watch = watch
-
-    def append(self, record: dict[str, object]) -> None:
-        self._watch.logged(record)
-
-
-def _ground(watch: Watch) -> Iterator[contextlib.AbstractContextManager[object]]:
-    for name in ("read_file", "write_atomic", "write_new", "exists", "remove"):
-        yield patch.object(DiskFiles, name, _disk(name))
-    # Locks are between processes, and reports and control sockets for people.
-    yield patch.object(agents.member.starting, "lock_state", lambda *_: contextlib.nullcontext())
-    yield patch.object(agents.client.app, "Status", _NoStatus)
-    yield patch.object(agents.server.app, "Status", _NoStatus)
-    yield patch.object(agents.server.app, "_private_folder", lambda _folder: None)
-    yield patch.object(agents.client.app, "serve_control", _no_control)
-    yield patch.object(agents.client.app, "version", lambda: "0")
-    yield patch.object(agents.server.api.serve, "listening", _no_api)
-    # Two places where somebody looks on.
-    activate, take = Keyring.activate, Acknowledgements.take
-
-    def watched_activate(self: Keyring, *args: Any) -> Credential:  # noqa: ANN401
-        credential = activate(self, *args)
-        watch.activated(credential)
-        return credential
-
-    async def watched_take(self: Acknowledgements, ack: AckRecord, trust: Trust) -> None:
-        watch.acknowledged(ack)
-        await take(self, ack, trust)
-
-    yield patch.object(Keyring, "activate", watched_activate)
-    yield patch.object(Acknowledgements, "take", watched_take)
-
-
 @contextmanager
 def world(plan: Plan) -> Iterator[World]:
     """A world for this plan; everything is swept away in the end."""
@@ -409,9 +350,9 @@ def world(plan: Plan) -> Iterator[World]:
     with seeded(plan.seed), ExitStack() as stack:
         made = World(plan, loop)
         loop.set_exception_handler(lambda _loop, context: _escaped(made.watch, context))
-        for ground in _ground(made.watch):
-            stack.enter_context(ground)
-        logs.capture(_Lines(made.watch))
+        for change in ground(made.watch):
+            stack.enter_context(change)
+        logs.capture(Lines(made.watch))
         logs.set_level("info")
         stack.callback(logs.silence)
         stack.callback(made.database.close)
