@@ -9,6 +9,7 @@ The subject key identifier is the KeyID (RFC 7093, method 4), so that any tool s
 `read` never looks there: a KeyID is always computed, over the 91 bytes of the key.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -65,6 +66,7 @@ _REQUEST_KEY_PLACE: Final = 2
 """RFC 2986, 4.1."""
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+_Extensions = Mapping[type[x509.ExtensionType], x509.ExtensionType]
 
 # All that `cryptography` was seen to raise for hostile bytes: three are no ValueError, and
 # warnings (of attributes too long, say) are errors where an interpreter is told so.
@@ -290,14 +292,15 @@ def _cn(name: x509.Name) -> str:
     return found[0].value
 
 
-def _extensions(certificate: x509.Certificate) -> x509.Extensions | None:
+def _extensions(certificate: x509.Certificate) -> _Extensions:
+    """Return the values of the extensions by their type; none where they cannot be read."""
     try:
-        return certificate.extensions
+        return {type(one.value): one.value for one in certificate.extensions}
     except _UNREADABLE:
-        return None
+        return {}
 
 
-def _name(extensions: x509.Extensions | None) -> Name | None:
+def _name(extensions: _Extensions) -> Name | None:
     names = _value(extensions, x509.SubjectAlternativeName)
     if names is None or len(names) != 1:
         return None
@@ -308,7 +311,7 @@ def _name(extensions: x509.Extensions | None) -> Name | None:
         return None
 
 
-def _kind(extensions: x509.Extensions | None, name: Name | None) -> Kind | None:
+def _kind(extensions: _Extensions, name: Name | None) -> Kind | None:
     kind = KIND_OF_ROLE[name.role if name else None]
     profile = PROFILES[kind]
     fits = (
@@ -321,15 +324,11 @@ def _kind(extensions: x509.Extensions | None, name: Name | None) -> Kind | None:
     return kind if fits and (name or nameless) else None
 
 
-def _is_ca(extensions: x509.Extensions | None) -> bool:
+def _is_ca(extensions: _Extensions) -> bool:
     constraints = _value(extensions, x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
 
-def _value(extensions: x509.Extensions | None, sort: type[_Extension]) -> _Extension | None:
-    if extensions is None:
-        return None
-    try:
-        return extensions.get_extension_for_class(sort).value
-    except x509.ExtensionNotFound:
-        return None
+def _value(extensions: _Extensions, sort: type[_Extension]) -> _Extension | None:
+    found = extensions.get(sort)
+    return found if isinstance(found, sort) else None

@@ -36,6 +36,7 @@ from typing import Final, cast
 import msgspec
 
 from agents.runtime.errors import UnavailableError
+from agents.runtime.logs import Logger
 from agents.runtime.network import Address, Endpoint, Handler, LinkError
 from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
@@ -127,7 +128,7 @@ class Channel:
         self._handler = handler
         self._serving = serving
         self._loop = asyncio.get_running_loop()
-        self._log = endpoint.log.bind(link=id, peer=self.name)
+        self._endpoint = endpoint
         self._announced = False
         self.on_closed: asyncio.Future[Closed] = self._loop.create_future()
         self.on_gone: asyncio.Future[None] = wire.gone
@@ -152,6 +153,11 @@ class Channel:
         if self.peer is not None:
             return f"{self.peer.name.role}/{self.peer.name.id.hex()}"
         return f"{self.remote[0]}:{self.remote[1]}"
+
+    @property
+    def _log(self) -> Logger:
+        """For its few lines: an idle link keeps none."""
+        return self._endpoint.log.bind(link=self.id, peer=self.name)
 
     @property
     def is_closed(self) -> bool:
@@ -272,7 +278,8 @@ class Channel:
 
     def link_received(self, message: Message) -> None:
         """Give an answer to who waits for it, a request to the handler."""
-        self._log.debug("message.in", type=type(message).__name__, trace=message.trace)
+        if self._endpoint.log.debugging:
+            self._log.debug("message.in", type=type(message).__name__, trace=message.trace)
         if not message.ANSWERS:
             self._answered(message)
         elif isinstance(message, Ping) and not message.sender:
@@ -341,7 +348,8 @@ class Channel:
 
     def _send(self, message: Message) -> None:
         self._wire.send(message)
-        self._log.debug("message.out", type=type(message).__name__, trace=message.trace)
+        if self._endpoint.log.debugging:
+            self._log.debug("message.out", type=type(message).__name__, trace=message.trace)
 
     def _answered(self, message: Message) -> None:
         if self._requests.resolve(message) is None:

@@ -31,7 +31,7 @@ from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path, PurePath
-from typing import IO, Any, Protocol
+from typing import IO, Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -177,6 +177,11 @@ _JSON = msgspec.json.Encoder(enc_hook=_type_name)
 class Logger(structlog.BoundLoggerBase):
     """What `get_logger` returns. `bind(**fields)` returns one that adds fields to each line."""
 
+    @property
+    def debugging(self) -> bool:
+        """Whether `debug` writes: who logs for each message asks before it gathers fields."""
+        return _OUTPUT.level <= 10
+
     def debug(self, event: str, **fields: object) -> None:
         """Log what helps to find a fault and nobody reads otherwise."""
         if _OUTPUT.level <= 10:
@@ -227,14 +232,24 @@ def _record(
         "id": output.id,
     }
     for name, value in fields.items():
-        record[name] = value if name == "traceback" else _plain(value)
+        kind = type(value)
+        if kind is str and name != "traceback":
+            value = _text(value)
+        elif kind not in _PLAIN:
+            value = _plain(value)
+        record[name] = value
     if "trace" not in record and (trace := current_trace.get()):
         record["trace"] = trace
     return (record,), {}
 
 
+_PLAIN: Final = frozenset({str, int, bool, float, type(None)})
+"""What nearly every value is; JSON has it as it is."""
+
+
 def _stamp(date: datetime) -> str:
-    return date.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    utc = date if date.tzinfo is UTC else date.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _plain(value: object, depth: int = 4) -> object:
