@@ -74,6 +74,13 @@ class Trust:
         if not file.exists:
             return None
         data, _ = file.read()
+        for torn in file.torn:
+            log.warning(
+                "ledger.torn",
+                source=str(torn),
+                reason="checksum does not match; the generation beside it is used",
+                remedy="check the disk; what is missing is caught up with",
+            )
         try:
             known = state.decode_state(data)
         except PKIError as exc:

@@ -248,6 +248,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "ledger.refused": Event(
             "What a source offered as ledger was refused; nothing changed.", "reason", "source"
         ),
+        "ledger.torn": Event(
+            "One of the two files of the ledger is damaged; the other one is used.",
+            *("reason", "remedy", "source"),
+        ),
         "ledger.unreachable": Event(
             "A source announced news and could not be asked for it.", "reason", "source"
         ),

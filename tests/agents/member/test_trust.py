@@ -124,6 +124,20 @@ class TestPersistence:
         assert case.hear() is Verdict.SAME
         assert case.files.changes == changes
 
+    @pytest.mark.req("C8")
+    def test_a_damaged_generation_is_named_and_the_other_one_used(self) -> None:
+        case = Case()
+        before = case.trust.state
+        case.site.rotate()
+        case.follow()
+        newest = PATH.with_name("ledger.0")
+        case.files.content[newest] = case.files.content[newest][:-1]
+        with logged() as lines:
+            assert case.loaded().state == before
+        (line,) = [line for line in lines if line["event"] == "ledger.torn"]
+        assert line["source"] == str(newest)
+        assert line["remedy"]
+
     def test_two_damaged_generations_are_named(self) -> None:
         case = Case()
         case.site.rotate()
