@@ -133,9 +133,23 @@ class Writer:
         self._engine.dispose()
 
     def _run(self) -> None:
+        more = True
+        while more:
+            with self._engine.connect() as connection:
+                more = self._serve(connection)
+
+    def _serve(self, connection: Connection) -> bool:
+        """Commit groups until the end, or until one fails; True if there is more to do.
+
+        A commit that failed can leave its transaction open. Whoever takes the connection back
+        rolls back what is left on it.
+        """
         while group := self._next_group():
-            self._commit(group)
+            committed = self._commit(connection, group)
             self._deliver(group)
+            if not committed:
+                return True
+        return False
 
     def _next_group(self) -> list[_Job]:
         """Wait for one write, and take what waits with it; empty at the end."""
@@ -153,14 +167,16 @@ class Writer:
             self._queue.put(None)  # the end is seen again, after this group
         return group
 
-    def _commit(self, group: list[_Job]) -> None:
+    def _commit(self, connection: Connection, group: list[_Job]) -> bool:
         try:
-            with self._engine.begin() as connection:
+            with connection.begin():
                 for jobs in _in_batches(group):
                     self._attempt(connection, jobs)
         except BaseException as exc:  # the thread must outlive whatever a database raises
             for job in group:
                 job.error = self._foreign(exc)
+            return False
+        return True
 
     def _attempt(self, connection: Connection, jobs: Sequence[_Job]) -> None:
         """Do what goes together, in a savepoint; if it fails, each alone."""
