@@ -27,6 +27,7 @@ from agents.responder.records import IssuanceRecord
 from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError, UnavailableError
 from agents.runtime.logs import Logger
+from agents.runtime.remedies import REMEDIES
 from pki import enrolment, keys
 from pki.certificates import Kind
 from pki.errors import PKIError, SignatureError
@@ -43,6 +44,14 @@ ASSUMED_CAPACITY = 200.0
 MEASURED_FROM = 20
 RETRY_AFTER = 2.0
 """Seconds that a request is asked to wait when there is no room."""
+
+EXPECTED = "a P-256 key of its own, for a kind signed here, signed on this link with our nonce"
+REFUSED: Mapping[str, str] = {
+    "approval": "nothing if it was denied or revoked on purpose; otherwise approve it",
+    "nonce": "nothing if it comes back; otherwise somebody repeats what he has heard",
+    "unavailable": "nothing if it comes back; otherwise see why this responder cannot sign",
+}
+"""What an operator can do about a refusal that is nobody's offence."""
 
 APPROVED_ROLES: Mapping[Kind, Role] = {
     Kind.HUB_TLS: Role.HUB,
@@ -91,6 +100,8 @@ class Binding:
     peer: Name | None
     """Who the link says it is, on a member link."""
     address: str
+    link: str = ""
+    """Number of the connection, for log lines."""
 
 
 class Enrolment:
@@ -163,7 +174,10 @@ class Enrolment:
                 host=message.host,
                 fingerprint=_fingerprint(message.spki),
                 remote=binding.address,
+                link=binding.link,
+                expected=EXPECTED,
                 reason=answer.text,
+                remedy=REFUSED.get(answer.reason, REMEDIES["not_allowed"]),
             )
         return answer
 

@@ -97,6 +97,7 @@ class Service:
             exporter=channel.binding(),
             peer=proven(channel).name if member else None,
             address=channel.remote[0],
+            link=channel.id,
         )
 
     async def _ack(self, channel: Channel, message: Ack) -> Done | Refused:

@@ -197,12 +197,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "name",
         ),
         "enrolment.refused": Event(
-            "A request for a certificate was refused.",
-            "fingerprint",
-            "host",
-            "kind",
-            "reason",
-            "remote",
+            "A request for a certificate was refused; `remedy` says what to do.",
+            *("expected", "fingerprint", "host", "kind", "link", "reason", "remedy", "remote"),
         ),
         "enrolment.waiting": Event(
             "This component has asked for its certificate and does not have it yet.", "reason"

@@ -159,6 +159,7 @@ class Infrastructure:
             if envelope.proven
             else None,
             address=f"{hub.remote[0]} (hub)",
+            link=hub.id,
         )
 
     async def _ack(self, message: Ack, role: Role, *, only: bytes | None = None) -> Done | Refused:

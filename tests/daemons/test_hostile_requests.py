@@ -82,7 +82,10 @@ def refused_request(daemon: Daemon, mark: int, peer: Caller, who: Component) -> 
     assert line["event"] == "enrolment.refused"
     assert line["remote"] == peer.name[0]
     assert line["kind"] == Kind.CLIENT_TLS.value
+    assert line["link"]
+    assert "signed on this link" in line["expected"]
     assert line["reason"]
+    assert line["remedy"]
     return line
 
 

@@ -504,6 +504,13 @@ async def test_a_refusal_is_one_line_that_says_whose_and_why(
     assert line["remote"] == ADDRESS
     assert line["kind"] == "client-tls"
     assert "this link" in str(line["reason"])
+    assert "signed on this link" in str(line["expected"])
+    assert "hostile" in str(line["remedy"])
+    message = bench.request(component)
+    await bench.enrol(message)
+    await bench.enrol(message)  # once more
+    (_, line) = [line for line in lines if line["event"] == "enrolment.refused"]
+    assert "repeats" in str(line["remedy"])
 
 
 async def test_a_refusal_of_something_that_is_no_key_is_logged_too(
