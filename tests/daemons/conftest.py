@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemons.siege import Siege, besiege
+from tests.daemons.trap import Lures
 from tests.support.daemons import Site
 from tests.support.nursery import Nursery
 
@@ -49,3 +50,9 @@ def siege(nursery: Nursery) -> Iterator[Siege]:
         Site(nursery, Path(folder)) as site,
     ):
         yield besiege(site)
+
+
+@pytest.fixture(scope="package")
+def lures(siege: Siege) -> Lures:
+    """Components of it that can be made to dial whatever is wanted."""
+    return Lures(siege)

@@ -170,7 +170,8 @@ class Raw:
     def renegotiate(self) -> bytes:
         """Ask for a second handshake; return the types of the records that come until the end."""
         assert self._tls.renegotiate()
-        with suppress(SSL.WantReadError):  # a TLS server only asks, with a HelloRequest
+        # It wants an answer, or stumbles over what the other side said before; it has asked.
+        with suppress(SSL.Error):
             self._tls.do_handshake()
         self._flush()
         data, kinds = wait_for_end(self._sock), b""

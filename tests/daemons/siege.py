@@ -28,7 +28,7 @@ from tests.support.links import FakePeer
 from tests.support.nursery import PATIENCE
 from tests.support.thief import Loot, Part, issuer_of, keyring_of, stolen
 
-__all__ = ["Impostor", "Siege", "Talk", "besiege", "knock", "resumes", "until"]
+__all__ = ["Siege", "Talk", "besiege", "knock", "make_link", "resumes", "talk", "until"]
 
 
 @dataclass
@@ -216,48 +216,6 @@ def knock(
     link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
     with socket.create_connection((host, port)) as sock:
         return talk(sock, link, asks=True)
-
-
-class Impostor:
-    """Somebody who waits where an honest component is expected, and notes what he is shown."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        role: str,
-        victim: str,
-        shown: Credentials,
-        roots: tuple[bytes, ...],
-        server_side: bool,
-    ) -> None:
-        self.shown = shown
-        self.talks: list[Talk] = []
-        self._make: Callable[[], Link] = lambda: make_link(
-            shown, roots, role=role, victim=victim, server_side=server_side
-        )
-        self._socket = socket.create_server((host, port))
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> "Impostor":
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        """Stop waiting, and let a talk that is under way come to its end."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(PATIENCE)
-        self._socket.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                sock, _ = self._socket.accept()
-            except OSError:
-                return
-            with sock:
-                self.talks.append(talk(sock, self._make(), asks=False))
 
 
 def resumes(

@@ -1,7 +1,6 @@
 """Every link, and on each an attacker who is wrong in one way: refused, logged, shown nothing."""
 
 import uuid
-from contextlib import ExitStack
 
 import pytest
 
@@ -10,26 +9,13 @@ from pki.certificates import Kind
 from protocol.access import LinkClass
 from protocol.messages import LedgerGet
 from protocol.tls import Credentials
-from tests.daemons.siege import Impostor, Siege, Talk, knock, resumes
+from tests.daemons.siege import Siege, Talk, knock, resumes
 from tests.support.daemons import Daemon, Line
 from tests.support.thief import ATTACKS, leaf_id, mint
 
 pytestmark = pytest.mark.sockets
 
 attacks = pytest.mark.parametrize("attack", ATTACKS)
-
-
-@pytest.fixture(scope="module")
-def victims(siege: Siege) -> dict[str, Daemon]:
-    """A client and a hub that have their certificates, and are stopped."""
-    client = siege.site.add_client("victim", 13).launch()
-    hub = siege.site.add_hub("victim-hub", "127.0.0.1:9").launch()
-    siege.site.approve("hub")
-    client.wait("key.activated")
-    hub.wait("key.activated")
-    assert client.stop() == 0
-    assert hub.stop() == 0
-    return {"client": client, "hub": hub}
 
 
 def refusal(victim: Daemon, shown: Credentials, reason: str) -> Line:
@@ -128,75 +114,6 @@ class TestHubPort:
         )
 
 
-class TestFalseZoneServers:
-    """The hub is made to dial impostors, one for each attack."""
-
-    @pytest.mark.req("E1", "E5", "A12", "B4", "E2")
-    def test_hub_refuses_each_and_shows_nothing(self, siege: Siege) -> None:
-        forged = {
-            name: attack.forge(siege.loot, siege.part(Kind.ZONE_SERVER_TLS))
-            for name, attack in ATTACKS.items()
-        }
-        port = siege.site.port + 1
-        hosts = {name: siege.site.address(100 + place) for place, name in enumerate(forged)}
-        honest = f"{siege.site.address(2)}:{port}"
-        hub = siege.site.add_hub("scout", *(f"{host}:{port}" for host in hosts.values()), honest)
-        with ExitStack() as stack:
-            impostors = {
-                name: stack.enter_context(
-                    Impostor(
-                        hosts[name],
-                        port,
-                        role="zone-server",
-                        victim="hub",
-                        shown=shown,
-                        roots=siege.roots,
-                        server_side=False,
-                    )
-                )
-                for name, shown in forged.items()
-            }
-            hub.launch()
-            siege.site.approve("hub")
-            for name, shown in forged.items():
-                line = refusal(hub, shown, ATTACKS[name].reason)
-                assert line["kind"] == "hub to zone server"
-            # Among impostors it finds the honest one.
-            hub.wait("link.opened", kind="hub to zone server")
-            assert hub.stop() == 0
-        for impostor in impostors.values():
-            shown_nothing(impostor, dialer_is_tls_server=True)
-
-
-class TestFalseServers:
-    """A client, and a hub, are made to dial impostors."""
-
-    @attacks
-    @pytest.mark.parametrize("role", ["client", "hub"])
-    @pytest.mark.req("E1", "E5", "A12", "B4")
-    def test_refused_and_shown_nothing(
-        self, siege: Siege, victims: dict[str, Daemon], attack: str, role: str
-    ) -> None:
-        shown = ATTACKS[attack].forge(siege.loot, siege.part(Kind.SERVER_TLS))
-        host, port = siege.site.address(200), siege.site.port
-        victim = victims[role]
-        address = f"{host}:{port}"
-        victim.configure(**({"servers": [address]} if role == "client" else {"server": address}))
-        with Impostor(
-            host,
-            port,
-            role="server",
-            victim=role,
-            shown=shown,
-            roots=siege.roots,
-            server_side=True,
-        ) as impostor:
-            victim.launch()
-            refusal(victim, shown, ATTACKS[attack].reason)
-            assert victim.stop() == 0
-        shown_nothing(impostor, certified=ATTACKS[attack].reason != "untrusted")
-
-
 class TestResumption:
     @pytest.mark.req("B4")
     @pytest.mark.parametrize("where", ["server", "zone", "inside"])
@@ -250,21 +167,3 @@ def refused_at(
     )
     assert talk.refused, talk
     refusal(victim, shown, reason)
-
-
-def shown_nothing(
-    impostor: Impostor, *, certified: bool = False, dialer_is_tls_server: bool = False
-) -> None:
-    """No message but the question for the ledger, which tells nothing.
-
-    A certificate neither, with two exceptions that TLS 1.2 makes: its server shows its own before
-    it sees one, and its client shows its own to whoever holds a key that a root of ours has
-    `certified`, before dates and roles are looked at.
-    """
-    assert impostor.talks
-    for talk in impostor.talks:
-        assert {type(message) for message in talk.heard} <= {LedgerGet}
-        if not certified and not dialer_is_tls_server:
-            assert talk.opened in (None, LinkClass.DISCOVERY)
-            assert talk.closed is not None
-            assert talk.closed.shown_chain == ()
