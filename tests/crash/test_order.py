@@ -5,12 +5,8 @@ on the disk, and when its answer leaves. Nothing of ours could make that up.
 """
 
 import asyncio
-import re
-import signal
-import subprocess
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,70 +14,13 @@ import pytest
 from agents.member.requesting import standing_of
 from protocol.access import LinkClass
 from protocol.messages import Done, Register, Registered
+from tests.crash.strace import HEARD, SAID, SYNCED, traced
 from tests.overload.crowd import KIND, Crowd
 from tests.overload.test_storm import crowd_of
-from tests.support.daemons import Daemon, Site
+from tests.support.daemons import Site
 from tests.support.links import on_uvloop
 
 pytestmark = [pytest.mark.sockets, pytest.mark.needs("strace")]
-
-HEARD = ("read", "recvfrom", "recvmsg")
-SAID = ("write", "writev", "sendto", "sendmsg")
-SYNCED = ("fsync", "fdatasync")
-CALLS = ",".join([*HEARD, *SAID, *SYNCED])
-LINE = re.compile(r"^\d+ +(?P<call>\w+)\(\d+<(?P<what>.*?)>(?:, .*)?\) += (?P<result>-?\d+)")
-
-
-class Trace:
-    """What a process does, as the kernel saw it."""
-
-    def __init__(self, daemon: Daemon, path: Path) -> None:
-        self._path = path
-        # Without -f a worker thread's fsync would be missed; -yy names files and addresses.
-        self._process = subprocess.Popen(
-            ["strace", "-f", "-yy", "-s", "0", "-e", CALLS, "-o", path, "-p", str(daemon.pid)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        first = self._process.stderr.readline()
-        assert "attached" in first, first
-
-    def close(self) -> None:
-        """Let the process alone. Idempotent."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-
-    def end(self) -> list[tuple[str, str]]:
-        """(call, file or address) of all that succeeded, in order."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(60)
-        found = []
-        pending: dict[str, str] = {}
-        for row in self._path.read_text(errors="replace").splitlines():
-            pid, _, rest = row.partition(" ")
-            if rest.rstrip().endswith("<unfinished ...>"):
-                pending[pid] = rest.split(" <unfinished")[0]
-                continue
-            if "resumed>" in rest and pid in pending:
-                row = f"{pid} {pending.pop(pid).lstrip()}{rest.partition('resumed>')[2]}"
-            # Where strace was told to go while the call returned, the call was made all the same.
-            match = LINE.match(re.sub(r" <(detached|unfinished) \.\.\.>$", ") = 0", row))
-            if match and int(match["result"]) >= 0:
-                found.append((match["call"], match["what"]))
-        return found
-
-
-@contextmanager
-def traced(daemon: Daemon, path: Path) -> Iterator[Trace]:
-    trace = Trace(daemon, path)
-    try:
-        yield trace
-    finally:
-        trace.close()
 
 
 def check_order(calls: list[tuple[str, str]], peer: str, file: str) -> None:
