@@ -90,16 +90,16 @@ class Caller:
         csr: bytes | None = None,
         host: str = "host",
         secret: str | None = None,
+        nonce: bytes | None = None,
     ) -> Enrol:
         """An honest request for a client's certificate on this link, unless told otherwise."""
-        given = self.ask(NonceGet(kind=Kind.CLIENT_TLS.value, spki=who.spki))
-        assert isinstance(given, Nonce), given
+        nonce = nonce or self.nonce(who)
         csr = certificates.make_request(key, Kind.CLIENT_TLS) if csr is None else csr
         signature = enrolment.sign_request(
             who.identity,
             deployment=deployment,
             issuer=self._issuer,
-            nonce=given.nonce,
+            nonce=nonce,
             csr=csr,
             binding=self._link.binding(),
         )
@@ -107,11 +107,17 @@ class Caller:
             kind=Kind.CLIENT_TLS.value,
             csr=csr,
             spki=who.spki,
-            nonce=given.nonce,
+            nonce=nonce,
             signature=signature,
             host=host,
             secret=secret,
         )
+
+    def nonce(self, who: Component) -> bytes:
+        """A nonce for one request of this component."""
+        given = self.ask(NonceGet(kind=Kind.CLIENT_TLS.value, spki=who.spki))
+        assert isinstance(given, Nonce), given
+        return given.nonce
 
     @property
     def _issuer(self) -> KeyId:

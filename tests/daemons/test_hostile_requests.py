@@ -118,13 +118,16 @@ class TestReplay:
 
     @pytest.mark.req("B15")
     def test_a_captured_request_at_another_issuer(self, siege: Siege) -> None:
+        """A zone server that is not honest hands on the server's nonce, and the answer to it."""
         who, key = Component(), keys.generate()
         with caller(siege, "zone") as there, caller(siege, "server") as here:
-            captured = there.request(who, key, deployment=siege.loot.deployment)
+            captured = there.request(
+                who, key, deployment=siege.loot.deployment, nonce=here.nonce(who)
+            )
             mark = siege.server.mark
             answer = here.ask(captured)
             assert isinstance(answer, Refused)
-            refused_request(siege.server, mark, here, who)
+            assert "this link" in refused_request(siege.server, mark, here, who)["reason"]
         assert siege.server.lines("certificate.issued", holder=who.id.hex()) == []
 
 
