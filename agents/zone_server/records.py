@@ -86,14 +86,14 @@ class ZoneRecords:
 
         Raises:
             DamagedError: a record in the middle of the log is not what was written.
-            StateError: the log cannot be read or written.
+            StateError: the log cannot be read or opened.
         """
         journal, records = Journal.open(path, files, tapes)
         self = cls(journal, clock, least_growth)
         try:
             for record in records:
                 self._take(*_decode(path, record))
-            await self._compact()
+            await self._compact_or_say()
         except BaseException:
             await journal.close()
             raise
@@ -154,13 +154,18 @@ class ZoneRecords:
 
     async def _compact_now(self) -> None:
         try:
+            await self._compact_or_say()
+        finally:
+            self._compacting = None
+
+    async def _compact_or_say(self) -> None:
+        """What is there says the same in more records, so a full disk keeps nobody from work."""
+        try:
             await self._compact()
         except StateError as exc:
             log.warning("records.compaction_failed", reason=str(exc), remedy=exc.hint)
             # Again when there is more to gain: a full disk is not written to at each record.
             self._compact_at = self._journal.size + self._least_growth
-        finally:
-            self._compacting = None
 
     async def _compact(self) -> None:
         await self._journal.compact(self._kept)

@@ -233,6 +233,23 @@ class TestGrowth:
         async with records(tmp_path) as again:
             assert await again.load() == [client(1, port=59), client(2)]
 
+    @pytest.mark.req("C8")
+    async def test_a_start_on_a_full_disk_reads_what_there_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with records(tmp_path) as first:
+            await first.record(issued())
+
+        def full(self: DiskFiles, path: Path, data: bytes, mode: int = 0o600) -> None:
+            raise StateError(f"cannot write {path}: no space left on device", "free some space")
+
+        monkeypatch.setattr(DiskFiles, "write_atomic", full)
+        with logged() as lines:
+            async with records(tmp_path) as again:
+                assert again._issued == {issued().serial: issued()}
+        (line,) = [line for line in lines if line["event"] == "records.compaction_failed"]
+        assert line["remedy"] == "free some space"
+
 
 class TestDamage:
     async def test_a_record_that_is_none_of_ours_is_named(self, tmp_path: Path) -> None:
