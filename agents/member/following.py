@@ -21,9 +21,10 @@ from weakref import WeakKeyDictionary
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
-from agents.runtime.errors import UnavailableError
+from agents.runtime.errors import UnavailableError, UnwritableError
 from agents.runtime.logs import Logger
 from agents.runtime.tasks import Spawn
+from agents.runtime.trouble import Trouble
 from pki.catchup import Collection
 from pki.errors import PKIError
 from pki.trust import Verdict
@@ -63,6 +64,7 @@ class Following:
         self._log = log
         self._relay = relay
         self._longest_spread = longest_spread
+        self._trouble = Trouble()
         self._pulled: WeakKeyDictionary[Channel, float] = WeakKeyDictionary()
         self.spread = 0.0
         """Seconds over which renewals after the last rotation are to be spread (B13)."""
@@ -70,7 +72,7 @@ class Following:
     async def notice(self, channel: Channel, notice: HeadNotice) -> Done:
         """Take a HEAD that a link announced."""
         if self._is_worth_a_pull(channel, notice):
-            self._spawn(self._pull(channel, notice))
+            self._spawn(self._pull_until_kept(channel, notice))
         return Done()
 
     async def hear(self, channel: Channel, notice: HeadNotice) -> None:
@@ -147,15 +149,27 @@ class Following:
             return None
         return answer
 
-    async def _pull(self, channel: Channel, notice: HeadNotice) -> None:
+    async def _pull_until_kept(self, channel: Channel, notice: HeadNotice) -> None:
+        """Our disk may be full: it is not announced again, so it is asked for again."""
+        while not await self._pull(channel, notice) and not channel.is_closed:
+            await self._clock.sleep(UNVERIFIED_INTERVAL)
+
+    async def _pull(self, channel: Channel, notice: HeadNotice) -> bool:
+        """Catch up if that is possible; False if what was learnt could not be kept."""
         try:
             changed = await self.catch_up(channel, notice)
+        except UnwritableError as exc:
+            if self._trouble.is_news(exc):
+                self._log.error("ledger.unwritable", reason=str(exc), remedy=exc.hint)
+            return False
         except UnavailableError as exc:
             self._log.warning("ledger.unreachable", source=channel.name, reason=str(exc))
-            return
+            return True
+        self._trouble.over()
         if changed:
             # What was announced has proven itself: the limit is for what does not.
             self._pulled.pop(channel, None)
+        return True
 
     def _is_worth_a_pull(self, channel: Channel, notice: HeadNotice) -> bool:
         verdict = self._trust.take_head(notice.head, source=channel.name)

@@ -251,6 +251,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "ledger.unreachable": Event(
             "A source announced news and could not be asked for it.", "reason", "source"
         ),
+        "ledger.unwritable": Event(
+            "News of the ledger could not be kept, so what was known stays in force; tried again.",
+            *("reason", "remedy"),
+        ),
         "link.abandoned": Event(
             "A connection ended before it was a link, and nobody was refused.",
             "kind",

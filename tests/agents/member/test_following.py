@@ -19,6 +19,7 @@ from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet, Messag
 from tests.support.channels import Answering, FakeChannel
 from tests.support.clock import FakeClock, settle
 from tests.support.deployment import Deployment
+from tests.support.files import MemoryFiles
 from tests.support.logs import logged
 
 Change = Callable[[LedgerEntries], LedgerEntries]
@@ -30,7 +31,8 @@ class Follower:
 
     def __init__(self, site: Deployment) -> None:
         self.clock = FakeClock()
-        self.member: Member = site.member(Role.CLIENT, clock=self.clock)
+        self.files = MemoryFiles()
+        self.member: Member = site.member(Role.CLIENT, clock=self.clock, files=self.files)
         self.passed_on: list[tuple[Channel | None, HeadNotice]] = []
         self.following = Following(
             self.trust,
@@ -363,6 +365,26 @@ class TestNotice:
         assert len(link.asked) == 2
         assert follower.passed_on == []
         assert follower.trust.last(site.slot).n == 0
+
+    @pytest.mark.req("C8")
+    async def test_what_a_full_disk_did_not_keep_is_asked_for_again(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        before = follower.trust.state
+        site.rotate()
+        link = FakeChannel(source(site))
+        follower.files.full = True
+        with logged() as lines:
+            await follower.hear(link, site.head)
+            await follower.clock.advance_network(UNVERIFIED_INTERVAL)
+        (line,) = [line for line in lines if line["event"] == "ledger.unwritable"]
+        assert "no space left" in str(line["reason"])
+        assert line["remedy"]
+        assert follower.trust.state == before
+        assert len(link.asked) == 2
+        follower.files.full = False
+        await follower.clock.advance_network(UNVERIFIED_INTERVAL)
+        assert follower.trust.last(site.slot) == site.chain.last
 
     async def test_a_source_that_breaks_off_is_a_line(self) -> None:
         site = Deployment()
