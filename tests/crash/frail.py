@@ -1,9 +1,10 @@
-"""Real daemons on a machine that fails on request: its clock is wrong, or it dies at a write.
+"""Real daemons on a machine that fails on request: a wrong clock, a bad disk, death at a write.
 
 Beside the configuration of a daemon may lie
 
     clock    seconds by which the wall clock of its machine is wrong; looked at at every reading
     doom     a number: at this step to the disk, counted from now on, the daemon is killed
+    refusal  an errno: each step to the disk fails with it, for as long as the file is there
     steps    which the machine writes itself: a byte for each step that was taken
 
 A *step* is a call that changes what the disk has, or makes it last: a write, of which half is
@@ -30,17 +31,18 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from agents.cli import roles
-from agents.member import member
+from agents.member import following, member
 from agents.runtime import clock
 from agents.runtime.backoff import Backoff
 from agents.runtime.clock import SystemClock
 from tests.support.daemons import Daemon
 from tests.support.nursery import Nursery, nurse, run
 
-__all__ = ["doom", "nursery", "set_clock", "steps"]
+__all__ = ["doom", "nursery", "refuse", "relent", "set_clock", "steps"]
 
 CLOCK: Final = "clock"
 DOOM: Final = "doom"
+REFUSAL: Final = "refusal"
 TAKEN: Final = "steps"
 WRITES: Final = ("write", "pwrite")
 STEPS: Final = ("fsync", "fdatasync", "replace", "ftruncate")
@@ -63,6 +65,16 @@ def set_clock(daemon: Daemon, wrong: timedelta) -> None:
 def doom(daemon: Daemon, step: int) -> None:
     """Let a daemon die at this step to its disk, from now or from its start on."""
     _put(daemon.folder / DOOM, str(step))
+
+
+def refuse(daemon: Daemon, error: int) -> None:
+    """Let every step to its disk fail with this errno, whether its daemon runs or not."""
+    _put(daemon.folder / REFUSAL, str(error))
+
+
+def relent(daemon: Daemon) -> None:
+    """The disk is sound again."""
+    (daemon.folder / REFUSAL).unlink()
 
 
 def steps(daemon: Daemon) -> int:
@@ -114,7 +126,14 @@ class Machine:
         return self.real[name](*args, **named)
 
     def _is_last(self) -> bool:
-        """Take one more step; whether it is the last."""
+        """Take one more step; whether it is the last.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        with suppress(FileNotFoundError):
+            error = int((self.folder / REFUSAL).read_text())
+            raise OSError(error, os.strerror(error))
         self.real["write"](self.counter, b".")
         with suppress(FileNotFoundError):
             self.left = int((self.folder / DOOM).read_text())
@@ -140,6 +159,7 @@ def _run(words: list[str]) -> int:
     patch.object(roles, "SystemClock", partial(SystemClock, wall=machine.wall)).start()
     patch.object(clock, "MAX_PAUSE", MOMENT).start()
     patch.object(member, "LOOK_AGAIN", MOMENT).start()
+    patch.object(following, "UNVERIFIED_INTERVAL", MOMENT).start()
     patch.object(Backoff, "next", _soon).start()
     machine.fail()
     return run(words)
