@@ -10,26 +10,19 @@ Behind it everything has its type and its limits:
 from collections.abc import Mapping
 from typing import Final
 
-import msgpack
 import msgspec
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import FrameType, encode_frame
-from protocol.limits import FRAME_LIMITS, MAX_ENTRIES
+from protocol.limits import FRAME_LIMITS
 from protocol.messages import MESSAGES, Message
 
 __all__ = ["decode", "encode", "encode_body"]
 
-TYPES: Final[Mapping[FrameType, type[Message]]] = {m.FRAME: m for m in MESSAGES}
-_READERS: Final[Mapping[type[Message], msgspec.msgpack.Decoder[Message]]] = {
-    m: msgspec.msgpack.Decoder(m) for m in MESSAGES
+_READERS: Final[Mapping[FrameType, msgspec.msgpack.Decoder[Message]]] = {
+    m.FRAME: msgspec.msgpack.Decoder(m) for m in MESSAGES
 }
 _encode: Final = msgspec.msgpack.Encoder().encode
-_NATIVE: Final = (bytes,)  # else msgspec reads a string as base64 where bytes are expected
-_MAX_KEYS: Final = 512  # of any map: more than Settings may hold
-# Of any array: what LedgerEntries may hold. Memory for an array is reserved when its header is
-# read, so a thousand nested headers would ask for a thousand times this.
-_MAX_ITEMS: Final = MAX_ENTRIES
 
 
 def encode_body(message: Message) -> bytes:
@@ -44,7 +37,7 @@ def encode_body(message: Message) -> bytes:
         body = _encode(message)
         # What was built in this program is checked by reading it back: one pass, where
         # to convert it field by field and then encode it takes three.
-        _READERS[kind].decode(body)
+        _READERS[kind.FRAME].decode(body)
     except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError) as exc:
         raise LocalProtocolError(f"{kind.FRAME.name} cannot be sent: {exc}") from exc
     limit = FRAME_LIMITS[kind.FRAME]
@@ -67,18 +60,8 @@ def decode(frame_type: FrameType, body: bytes) -> Message:
         RemoteProtocolError: The body is not one message of this type.
     """
     try:
-        fields: object = msgpack.unpackb(
-            body,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=len(body),
-            max_bin_len=len(body),
-            max_array_len=_MAX_ITEMS,
-            max_map_len=_MAX_KEYS,
-            max_ext_len=0,
-        )
-        return msgspec.convert(fields, TYPES[frame_type], builtin_types=_NATIVE)
+        return _READERS[frame_type].decode(body)
     except msgspec.ValidationError as exc:
         raise RemoteProtocolError(f"{frame_type.name}: {str(exc)[:200]!r}") from exc
-    except (ValueError, RecursionError, msgpack.UnpackException) as exc:
+    except (msgspec.DecodeError, ValueError, RecursionError) as exc:
         raise RemoteProtocolError(f"{frame_type.name} is not msgpack: {str(exc)[:100]!r}") from exc

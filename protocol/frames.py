@@ -11,7 +11,9 @@ limit is refused before a byte of its body is kept. `docs/spec/frame.md` is the 
 from collections.abc import Mapping
 from enum import IntEnum, unique
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from protocol.errors import FrameTooLargeError, NotAllowedError, UnknownFrameError
 
@@ -58,7 +60,7 @@ TYPES: Final[Mapping[int, FrameType]] = {frame.value: frame for frame in FrameTy
 _HEADER: Final = Struct(">IB")
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True):
     """One frame: its type and the bytes of its body."""
 
     type: FrameType

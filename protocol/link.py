@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Protocol
 
+import msgspec
 from OpenSSL import SSL
 
 from protocol.access import SERVER, STRANGER, LinkClass, allowed
@@ -46,6 +47,12 @@ from protocol.limits import FRAME_LIMITS, MAX_TEXT, Limits
 from protocol.messages import VERSION, Close, Hello, Message
 from protocol.states import State, Trigger, advance
 from protocol.tls import TLS
+
+# Looking a member up in its Enum costs as much as calling a function, and these are asked for
+# at each frame.
+_HANDSHAKE: Final[State] = State.HANDSHAKE
+_OPEN: Final[State] = State.OPEN
+_CLOSED: Final[State] = State.CLOSED
 
 __all__ = ["BINDING_LABEL", "Closed", "Event", "Link", "Opened", "Peer", "Received", "Verify"]
 
@@ -78,9 +85,8 @@ class Opened:
     """The peer's verified chain; empty where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """The peer said something that it may say."""
+class Received(msgspec.Struct, frozen=True):
+    """The peer said something that it may say. One a frame, so of the cheapest kind."""
 
     message: Message
 
@@ -188,10 +194,10 @@ class Link:
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """Take bytes from the peer."""
         events: list[Event] = []
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return events
         plaintext = self._tls.receive(data)
-        if self._state is State.HANDSHAKE:
+        if self._state is _HANDSHAKE:
             self._follow_handshake(len(data), now, events)
         if plaintext:
             self._take(plaintext, now, events)
@@ -217,7 +223,7 @@ class Link:
         due = self.next_timeout()
         if due is None or now < due:
             return events
-        if self._state is State.OPEN:
+        if self._state is _OPEN:
             text = f"no frame for {self._idle_timeout:g} s"
             return self.close(CloseCode.IDLE_TIMEOUT, text, now=now)
         what = "HELLO" if self._state is State.HELLO else "TLS handshake"
@@ -225,7 +231,7 @@ class Link:
 
     def next_timeout(self) -> float | None:
         """Return when to call `handle_timeout`; `None` after the end."""
-        return None if self._state is State.CLOSED else self._deadline
+        return None if self._state is _CLOSED else self._deadline
 
     # --- Input from the application
 
@@ -237,9 +243,9 @@ class Link:
             LocalProtocolError: The link is not open, we may not say this to this peer,
                 or a field breaks its limit.
         """
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             raise LinkClosedError("the link has ended")
-        if self._state is not State.OPEN:
+        if self._state is not _OPEN:
             raise LocalProtocolError("the link is not open yet")
         if type(message) not in self._sendable or isinstance(message, Close):
             raise LocalProtocolError(f"{message.FRAME.name} may not be sent on this link")
@@ -356,14 +362,13 @@ class Link:
 
     def _take(self, plaintext: bytes, now: float, events: list[Event]) -> None:
         """Cut frames out of plaintext until it is used up or the link has ended."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
         self._decoder.feed(plaintext)
         try:
             while (frame := self._decoder.next_frame()) is not None:
                 self._take_frame(frame, now, events)
-                # The handlers above may have ended it; mypy sees only this function.
-                if self.state is State.CLOSED:
+                if self._state is _CLOSED:
                     return
         except RemoteProtocolError as exc:
             self._fail(exc, events)
@@ -411,7 +416,7 @@ class Link:
 
     def _say_close(self, closed: Closed, text: str) -> None:
         """Queue a CLOSE frame, where there is a TLS connection that can carry it."""
-        if self._state is State.CLOSED or not self._tls.writable:
+        if self._state is _CLOSED or not self._tls.writable:
             return
         text = text[:MAX_TEXT].encode(errors="replace").decode()
         self._put(
@@ -420,7 +425,7 @@ class Link:
 
     def _end(self, closed: Closed, events: list[Event]) -> None:
         """The one ending: every way out passes here, and only the first counts."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
         self._state = advance(self._state, Trigger.ENDED)
         shown = self._chain or self._tls.shown_chain()

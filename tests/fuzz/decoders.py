@@ -5,7 +5,6 @@ a daemon, or be answered as if it were our own fault.
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -142,7 +141,7 @@ def journal(data: bytes) -> object:
         path.write_bytes(data)
         opened, found = Journal.open(path)
         opened._thread.shutdown()
-        os.close(opened._handle)
+        opened._tape.close()
         return found
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgpack
 import msgspec
 import pytest
@@ -55,7 +57,7 @@ def test_a_body_cut_anywhere_is_refused(message: Message) -> None:
 
 @examples
 def test_something_behind_the_body_is_refused(message: Message) -> None:
-    with pytest.raises(RemoteProtocolError, match="extra data"):
+    with pytest.raises(RemoteProtocolError, match="trailing"):
         decode(message.FRAME, encode_body(message) + b"\xc0")
 
 
@@ -215,3 +217,29 @@ def test_answers_are_no_requests() -> None:
     assert [answer for answer in ANSWER_TYPES if answer.ANSWERS] == []
     assert Registered in ANSWER_TYPES
     assert Ack not in ANSWER_TYPES
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+def test_every_array_and_map_has_a_limit(kind: type[Message]) -> None:
+    """The decoder compares the length in a header with it before it makes room."""
+    collections = [
+        found
+        for field in msgspec.inspect.type_info(kind).fields  # type: ignore[attr-defined]
+        for found in collections_in(field.type)
+    ]
+    assert [one for one in collections if one.max_length is None] == []
+
+
+def collections_in(kind: msgspec.inspect.Type) -> list[Any]:
+    """The arrays and maps of a type, at every depth."""
+    match kind:
+        case msgspec.inspect.ListType():
+            return [kind, *collections_in(kind.item_type)]
+        case msgspec.inspect.DictType():
+            return [kind, *collections_in(kind.value_type)]
+        case msgspec.inspect.UnionType():
+            return [one for part in kind.types for one in collections_in(part)]
+        case msgspec.inspect.StructType():
+            return [one for field in kind.fields for one in collections_in(field.type)]
+        case _:
+            return []
