@@ -11,23 +11,20 @@ Constraints are functions that raise `RefusedError`. Each looks at the whole `Pr
 order given, and the first one that objects ends it; nothing has been signed then. A caller with
 more to ask adds to `DEFAULT`; nothing is gained by leaving one out.
 
-This is the hot path of a fleet that re-keys at once. Names and extensions that depend on the
-issuer or the profile are made once, and the builder is called once: its chained methods copy it
-at each step, which costs a third more (docs/performance.md).
+This is the hot path of a fleet that re-keys at once: see `pki.body`.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import certificates, keys
+from pki import body, certificates, keys
 from pki.certificates import BACKDATE, PROFILES, CertificateRequest, Facts, Kind
 from pki.errors import (
     ExpiredError,
@@ -246,32 +243,23 @@ def issue(
 
 
 def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> Facts:
-    constraints, key_usage, extended = _profile_extensions(proposal.kind)
-    issuer_name, issuer_key = _issuer_parts(issuer.chain[0])
     name = proposal.name
     subject = f"{name.role} {name.id.hex()}"
     not_before, not_after = _written(proposal.not_before), _written(proposal.not_after)
-    builder = x509.CertificateBuilder(
-        issuer_name=issuer_name,
-        subject_name=certificates.common_name(subject),
-        public_key=request.public_key,
-        serial_number=proposal.serial,
-        # The builder takes dates in UTC and without a zone.
-        not_valid_before=not_before.replace(tzinfo=None),
-        not_valid_after=not_after.replace(tzinfo=None),
-        extensions=[
-            constraints,
-            key_usage,
-            extended,
-            _extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name.uri)]),
-            ),
-            _extension(x509.SubjectKeyIdentifier(proposal.key_id)),
-            issuer_key,
-        ],
+    signed = body.write(
+        proposal.kind,
+        issuer=issuer.chain[0],
+        serial=proposal.serial,
+        not_before=not_before,
+        not_after=not_after,
+        subject=subject,
+        spki=request.spki,
+        uri=name.uri,
+        key_id=proposal.key_id,
     )
+    signature = issuer.key.sign(signed, ec.ECDSA(hashes.SHA256()))
     return Facts(
-        der=builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER),
+        der=body.complete(signed, signature),
         serial=proposal.serial,
         name=name,
         kind=proposal.kind,
@@ -281,40 +269,13 @@ def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> Fa
         issuer_cn=proposal.issuer.subject,
         not_before=not_before,
         not_after=not_after,
-        is_ca=PROFILES[proposal.kind].constraints.ca,
+        is_ca=PROFILES[proposal.kind].is_ca,
     )
 
 
 def _written(date: datetime) -> datetime:
     """A date as a certificate has it: UTC, in whole seconds."""
     return date.astimezone(UTC).replace(microsecond=0)
-
-
-_AnyExtension: TypeAlias = x509.Extension[x509.ExtensionType]
-
-
-def _extension(value: x509.ExtensionType, *, critical: bool = False) -> _AnyExtension:
-    return x509.Extension(value.oid, critical, value)
-
-
-@lru_cache(maxsize=len(Kind))
-def _profile_extensions(kind: Kind) -> tuple[_AnyExtension, _AnyExtension, _AnyExtension]:
-    profile = PROFILES[kind]
-    assert profile.extended is not None  # every kind that is issued has it
-    return (
-        _extension(profile.constraints, critical=True),
-        _extension(profile.key_usage, critical=True),
-        _extension(profile.extended),
-    )
-
-
-@lru_cache(maxsize=64)
-def _issuer_parts(der: bytes) -> tuple[x509.Name, _AnyExtension]:
-    """The issuer's name as it wrote it, and the key identifier that points at it."""
-    certificate = x509.load_der_x509_certificate(der)
-    key_id = certificates.read(der).key_id
-    identifier = x509.AuthorityKeyIdentifier(key_id, None, None)
-    return certificate.subject, _extension(identifier)
 
 
 def check_issued(
