@@ -3,56 +3,28 @@
 Each is a small tmpfs of its own. In `make test-deep`, for a mount needs privileges.
 """
 
-import subprocess
+import shutil
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from agents.runtime.errors import AgentError
-from tests.crash.test_processes import ledger_of, until
-from tests.support.daemons import Site
+from agents.runtime.errors import AgentError, Exit
+from tests.crash.test_kills import has
+from tests.crash.test_processes import until
+from tests.crash.tmpfs import Disk, disk_at
+from tests.crash.whole import issued_by, ledger_of, whole
+from tests.support.daemons import Daemon, Line, Site
+from tests.support.thief import keyring_of
 
 pytestmark = [pytest.mark.sockets, pytest.mark.needs("mount"), pytest.mark.req("C8")]
-
-SIZE = 8 * 1024 * 1024
-
-
-class Disk:
-    """A tmpfs at a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        options = f"size={SIZE},mode=0700"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True)
-
-    def fill(self) -> None:
-        """Leave no byte free."""
-        with suppress(OSError), (self.folder / "ballast").open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(65536))
-
-    def drain(self) -> None:
-        """Make room again."""
-        (self.folder / "ballast").unlink()
-
-    def remount(self, mode: str) -> None:
-        """Read-only ("ro") or not ("rw")."""
-        subprocess.run(["mount", "-o", f"remount,{mode}", self.folder], check=True)
-
-    def close(self) -> None:
-        """Take it away."""
-        subprocess.run(["umount", "-l", self.folder], check=True)
 
 
 @pytest.fixture
 def disk(site: Site) -> Iterator[Disk]:
     """The disk of the server's state."""
-    made = Disk(site.server.state)
-    yield made
-    made.close()
+    with disk_at(site.server.state) as made:
+        yield made
 
 
 def test_a_full_disk(site: Site, disk: Disk) -> None:
@@ -114,27 +86,48 @@ def test_a_read_only_disk(site: Site, disk: Disk) -> None:
     until(lambda: bool(site.api.get("status")["can_sign"]))
 
 
-def test_a_full_disk_of_a_client(site: Site) -> None:
-    server = site.start_server()
-    client = site.add_client("client", 11)
-    disk = Disk(client.state)
-    try:
-        client.launch()
-        client.wait("key.activated")
-        server.wait("client.registered", host="client")
-        (row,) = site.api.get("clients")
+@pytest.mark.parametrize("name", ["inside", "hub", "zone"])
+def test_a_full_disk_of_a_member(frail_site: Site, name: str) -> None:
+    everybody = whole(frail_site)
+    daemon: Daemon = getattr(everybody, name)
+    id, serials = keyring_of(daemon).id, issued_by(everybody.zone)
+    daemon.kill()
+    moved = daemon.state.rename(daemon.folder / "moved")
+    with disk_at(daemon.state) as disk:
+        without_socket = shutil.ignore_patterns("*.sock")
+        shutil.copytree(moved, daemon.state, ignore=without_socket, dirs_exist_ok=True)
+        daemon.start()
+        daemon.wait("link.opened", link_class="member")
+        before = ledger_of(daemon)
         disk.fill()
-        mark = client.mark
-        root = site.api.post("roots", confirmed=True)["root"]["fingerprint"]
-        client.output.wait(
-            lambda line: "no space" in str(line.get("reason")), mark, "that names the disk"
-        )
-        assert client.running
+        mark = daemon.mark
+        root = frail_site.api.post("roots", confirmed=True)["root"]["fingerprint"]
+        daemon.output.wait(names_the_disk, mark, "that names the disk")
+        assert daemon.running
+        assert ledger_of(daemon) == before
+        # What there is can be read, and nothing has to be written.
+        daemon.kill()
+        daemon.start()
+        assert ledger_of(daemon) == before
         disk.drain()
-        client.wait("key.activated", root=root)
-        (again,) = site.api.get("clients")
-        assert again["id"] == row["id"]
-    finally:
-        if client.running:
-            client.kill()
-        disk.close()
+        until(partial(has, daemon, root))
+        assert keyring_of(daemon).id == id
+        assert serials <= issued_by(everybody.zone)
+        # Read-only, it is not started, and that is said.
+        daemon.kill()
+        disk.remount("ro")
+        daemon.launch()
+        assert daemon.process is not None
+        assert daemon.process.wait() == Exit.REFUSED
+        said = daemon.output.all()
+        assert "read-only" in said.lower()
+        assert "anchorline: hint: " in said
+        disk.remount("rw")
+        daemon.start()
+        daemon.wait("link.opened", link_class="member")
+        daemon.kill()
+
+
+def names_the_disk(line: Line) -> bool:
+    to_do = f"{line.get('hint')} {line.get('remedy')}"
+    return "no space left" in str(line.get("reason")) and "free some space" in to_do

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from agents.runtime.errors import AgentError
-from agents.runtime.files import TwoGenerations
-from pki import state
-from pki.ledger import Chain
+from tests.crash.whole import ledger_of
 from tests.support.daemons import Daemon, Site
 from tests.support.nursery import PATIENCE
 from tests.support.thief import keyring_of
@@ -67,12 +65,6 @@ def struck(server: Daemon, ask: Callable[[], object]) -> object:
     answer = asking.wait()
     server.start()
     return answer
-
-
-def ledger_of(daemon: Daemon) -> Chain:
-    """The ledger that lies on a component's disk."""
-    data, _ = TwoGenerations(daemon.state / "ledger").read()
-    return state.decode_state(data).first.chain
 
 
 def names(site: Site) -> dict[str, dict[str, Any]]:
