@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -28,7 +29,17 @@ from tests.support.links import FakePeer
 from tests.support.nursery import PATIENCE
 from tests.support.thief import Loot, Part, issuer_of, keyring_of, stolen
 
-__all__ = ["Siege", "Talk", "besiege", "knock", "make_link", "resumes", "talk", "until"]
+__all__ = [
+    "Siege",
+    "Talk",
+    "besiege",
+    "knock",
+    "make_link",
+    "nothing_new",
+    "resumes",
+    "talk",
+    "until",
+]
 
 
 @dataclass
@@ -149,7 +160,18 @@ class Talk:
         return self.closed is not None and self.closed.by_peer and not self.heard
 
 
-def talk(sock: socket.socket, link: Link, *, asks: bool) -> Talk:
+def nothing_new(asked: LedgerGet) -> LedgerEntries:
+    """What one says who knows no ledger."""
+    return LedgerEntries(slot=asked.slot, first=asked.n, entries=[])
+
+
+def talk(
+    sock: socket.socket,
+    link: Link,
+    *,
+    asks: bool,
+    history: Callable[[LedgerGet], LedgerEntries] = nothing_new,
+) -> Talk:
     """Carry a link over a socket until it ends, or until a question of ours was answered."""
     said = Talk()
     sock.settimeout(PATIENCE)
@@ -171,11 +193,7 @@ def talk(sock: socket.socket, link: Link, *, asks: bool) -> Talk:
                 case Received(message=message):
                     said.heard.append(message)
                     if isinstance(message, LedgerGet) and link.state is State.OPEN:
-                        link.send(
-                            LedgerEntries(
-                                slot=message.slot, first=message.n, entries=[], call=message.call
-                            )
-                        )
+                        link.send(msgspec.structs.replace(history(message), call=message.call))
                 case Closed():
                     said.closed = event
                     return said
@@ -211,11 +229,12 @@ def knock(
     shown: Credentials,
     roots: tuple[bytes, ...],
     server_side: bool = False,
+    history: Callable[[LedgerGet], LedgerEntries] = nothing_new,
 ) -> Talk:
     """Dial as an attacker; `server_side` like a hub at a zone server's hub port."""
     link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
     with socket.create_connection((host, port)) as sock:
-        return talk(sock, link, asks=True)
+        return talk(sock, link, asks=True, history=history)
 
 
 def resumes(

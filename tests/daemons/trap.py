@@ -15,10 +15,10 @@ from typing import Any, Final, Self
 from agents.runtime.remedies import REMEDIES
 from pki.certificates import Kind
 from protocol.access import LinkClass
-from protocol.messages import LedgerGet, Register, Registered
+from protocol.messages import LedgerEntries, LedgerGet, Register, Registered
 from protocol.tls import Credentials
 from tests.daemons.caller import Caller
-from tests.daemons.siege import Siege, Talk, make_link, talk
+from tests.daemons.siege import Siege, Talk, make_link, nothing_new, talk
 from tests.support.daemons import Daemon, Line
 from tests.support.nursery import PATIENCE
 from tests.support.thief import Part, mint
@@ -129,12 +129,13 @@ class Impostor(Trap):
         shown: Credentials,
         roots: tuple[bytes, ...],
         server_side: bool,
+        history: Callable[[LedgerGet], LedgerEntries] = nothing_new,
     ) -> None:
         self.talks: list[Talk] = []
 
         def note(sock: socket.socket) -> None:
             link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
-            self.talks.append(talk(sock, link, asks=False))
+            self.talks.append(talk(sock, link, asks=False, history=history))
 
         super().__init__(address, note)
 
@@ -176,6 +177,10 @@ class Lures:
         assert hub.stop() == 0
         self._victims = {"client": client, "hub": hub}
 
+    def victim(self, dial: Dial) -> Daemon:
+        """Who dials."""
+        return self._victims[dial.victim]
+
     def part(self, dial: Dial) -> Part:
         """Whom this dial expects."""
         if dial.expects is Kind.CLIENT_TLS:
@@ -198,7 +203,7 @@ class Lures:
     def dialling(self, dial: Dial) -> Iterator[Daemon]:
         """The victim, running, and made to dial the trap."""
         host, port = self.address(dial)
-        site, victim = self.siege.site, self._victims[dial.victim]
+        site, victim = self.siege.site, self.victim(dial)
         server, there = f"{site.address(1)}:{site.port}", f"{host}:{port}"
         if dial.expects is Kind.CLIENT_TLS:
             self.ghost.register()
@@ -217,7 +222,12 @@ class Lures:
 
 
 @contextmanager
-def deceived(lures: Lures, dial: Dial, shown: Credentials) -> Iterator[tuple[Daemon, Impostor]]:
+def deceived(
+    lures: Lures,
+    dial: Dial,
+    shown: Credentials,
+    history: Callable[[LedgerGet], LedgerEntries] = nothing_new,
+) -> Iterator[tuple[Daemon, Impostor]]:
     """A victim that dials somebody who poses as whom it expects."""
     role = dial.expects.value.removesuffix("-tls")
     with (
@@ -228,6 +238,7 @@ def deceived(lures: Lures, dial: Dial, shown: Credentials) -> Iterator[tuple[Dae
             shown=shown,
             roots=lures.siege.roots,
             server_side=dial.server_side,
+            history=history,
         ) as impostor,
         lures.dialling(dial) as victim,
     ):
