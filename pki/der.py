@@ -71,6 +71,7 @@ def bits(content: bytes) -> bytes:
 
 def time(date: datetime) -> bytes:
     """Return a date in UTC, in whole seconds, as RFC 5280 has it (4.1.2.5)."""
+    moment = f"{date.month:02}{date.day:02}{date.hour:02}{date.minute:02}{date.second:02}Z"
     if 1950 <= date.year < 2050:
-        return item(_UTC_TIME, date.strftime("%y%m%d%H%M%SZ").encode())
-    return item(_GENERALIZED_TIME, date.strftime("%Y%m%d%H%M%SZ").encode())
+        return item(_UTC_TIME, f"{date.year % 100:02}{moment}".encode())
+    return item(_GENERALIZED_TIME, f"{date.year:04}{moment}".encode())

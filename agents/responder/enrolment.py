@@ -125,6 +125,7 @@ class Enrolment:
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._signing = signing
+        self._kinds = {kind.value: kind for kind in signing}
         self._deployment = deployment
         self._clock = clock
         self._log = log
@@ -146,7 +147,7 @@ class Enrolment:
 
     def nonce(self, message: NonceGet) -> Nonce | Refused:
         """A nonce for one request."""
-        if message.kind not in {kind.value for kind in self._signing}:
+        if message.kind not in self._kinds:
             return Refused(reason="kind", text=f"no {message.kind!r} is signed here")
         return Nonce(nonce=self._nonces.give(message.spki, message.kind))
 
@@ -182,10 +183,10 @@ class Enrolment:
         return answer
 
     async def _enrol(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
-        signing = self._signing.get(Kind(message.kind)) if _is_kind(message.kind) else None
-        if signing is None:
+        kind = self._kinds.get(message.kind)
+        if kind is None:
             return Refused(reason="kind", text=f"no {message.kind!r} is signed here")
-        kind = Kind(message.kind)
+        signing = self._signing[kind]
         if not self._nonces.spend(message.nonce, message.spki, message.kind):
             return Refused(reason="nonce", text="nonce unknown, spent or expired", retry_after=0.0)
         component = self._proven(message, binding)
@@ -223,10 +224,6 @@ class Enrolment:
             except SignatureError:
                 continue
         raise SignatureError("the identity key did not sign this request on this link")
-
-
-def _is_kind(text: str) -> bool:
-    return text in {kind.value for kind in Kind}
 
 
 def _fingerprint(spki: bytes) -> str:

@@ -48,13 +48,14 @@ def test_a_number_has_its_shortest_form_and_is_not_negative(number: int, expecte
 @pytest.mark.parametrize(
     ("date", "expected"),
     [
+        (datetime(987, 6, 5, 4, 3, 2, tzinfo=UTC), b"\x18\x0f09870605040302Z"),
         (datetime(1949, 12, 31, 23, 59, 59, tzinfo=UTC), b"\x18\x0f19491231235959Z"),
         (datetime(1950, 1, 1, tzinfo=UTC), b"\x17\x0d500101000000Z"),
         (datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC), b"\x17\x0d491231235959Z"),
         (datetime(2050, 1, 1, tzinfo=UTC), b"\x18\x0f20500101000000Z"),
     ],
 )
-def test_a_date_is_short_until_2049(date: datetime, expected: bytes) -> None:
+def test_a_date_is_short_from_1950_until_2049(date: datetime, expected: bytes) -> None:
     assert der.time(date) == expected
 
 
