@@ -126,7 +126,7 @@ class EchoLink(Link):
         self._buffered += len(data)
 
 
-async def _answer(_channel: Channel, _message: Message) -> Message:
+def _answer(_channel: Channel, _message: Message) -> Message:
     return ANSWER
 
 

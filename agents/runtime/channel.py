@@ -1,6 +1,6 @@
 """An open link, as the rest of a daemon sees it: requests out, requests in.
 
-    request ──► call number, trace ──► wire        wire ──► handler, as a task ──► answer
+    request ──► call number, trace ──► wire        wire ──► handler ──► (task ──►) answer
 
 Requests out:
 
@@ -13,8 +13,9 @@ Requests out:
 
 Requests in:
 
-5. Each runs as a task of its own, under `Clock.hold`, with `current_trace` set to the trace of
-   the message. At most `Serving.handlers` at once; up to `Serving.queue` more are kept, and then
+5. The handler is called at once, with `current_trace` set to the trace of the message. If it has
+   its answer, that is sent. If it has to wait, what it returned runs as a task of its own, under
+   `Clock.hold`. At most `Serving.handlers` at once; up to `Serving.queue` more are kept, and then
    the socket is read no further until half of them are gone: the peer feels it as a full buffer.
 6. A handler that itself waits for an answer on this same link does not count, else two sides
    that ask each other in a handler would stand still; `Serving.tasks` bounds those too.
@@ -30,6 +31,7 @@ Requests in:
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -37,7 +39,7 @@ import msgspec
 
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger
-from agents.runtime.network import Address, Endpoint, Handler, LinkError
+from agents.runtime.network import Address, Answer, Endpoint, Handler, LinkError
 from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
@@ -396,7 +398,18 @@ class Channel:
         return running - self._nested < self._serving.handlers and running < self._serving.tasks
 
     def _start(self, message: Message) -> None:
-        task = self._loop.create_task(self._handle(message))
+        trace = message.trace or new_trace()
+        token = current_trace.set(trace)
+        try:
+            answer = self._ask_handler(message)
+        finally:
+            current_trace.reset(token)
+        if answer is None:
+            return
+        if isinstance(answer, Message) and not self._wire.write_blocked:
+            self._send_answer(message, answer, trace)
+            return
+        task = self._loop.create_task(self._finish(message, answer, trace))
         self._tasks.add(task)
         _RUNNING.add(task)
         task.add_done_callback(self._handled)
@@ -413,34 +426,40 @@ class Channel:
         if len(self._queue) <= self._serving.queue // 2:
             self._wire.resume()
 
-    async def _handle(self, message: Message) -> None:
-        trace = message.trace or new_trace()
+    def _ask_handler(self, message: Message) -> Answer | Awaitable[Answer]:
+        try:
+            return self._handler(self, message)
+        except Exception as exc:
+            return self._failed(message, exc)
+
+    async def _finish(
+        self, message: Message, answer: Message | Awaitable[Answer], trace: str
+    ) -> None:
         current_trace.set(trace)  # a task has a context of its own
         with self._clock.hold():
-            answer = await self._ask_handler(message)
-            if answer is None:
-                return
-            # What is wrong with a request for a certificate is said where it is judged.
-            if isinstance(answer, Refused) and answer.reason in LIES and type(message) is not Enrol:
-                self._say_lie(message, answer)
+            if not isinstance(answer, Message):
+                try:
+                    awaited = await answer
+                except Exception as exc:
+                    awaited = self._failed(message, exc)
+                if awaited is None:
+                    return
+                answer = awaited
             while self._wire.write_blocked and self.is_open:
                 await self._room()
             if self.is_open:
-                self._send_answer(msgspec.structs.replace(answer, call=message.call, trace=trace))
+                self._send_answer(message, answer, trace)
 
-    async def _ask_handler(self, message: Message) -> Message | None:
-        try:
-            return await self._handler(self, message)
-        except UnavailableError as exc:
-            return Refused(reason="unavailable", retry_after=exc.retry_after)
-        except Exception:
-            # The last door before the peer: whatever it is, it costs this one request.
-            self._log.exception(
-                "handler.failed", type=type(message).__name__, trace=current_trace.get()
-            )
-            return Refused(reason="internal", text="the other side failed; its log says how")
+    def _failed(self, message: Message, error: Exception) -> Refused:
+        """The last door before the peer: whatever it is, it costs this one request (rule 8)."""
+        if isinstance(error, UnavailableError):
+            return Refused(reason="unavailable", retry_after=error.retry_after)
+        self._log.exception(
+            "handler.failed", type=type(message).__name__, trace=current_trace.get()
+        )
+        return Refused(reason="internal", text="the other side failed; its log says how")
 
-    def _say_lie(self, message: Message, answer: Refused) -> None:
+    def _say_lie(self, message: Message, answer: Refused, trace: str) -> None:
         self._log.warning(
             "request.refused",
             kind=self.kind,
@@ -450,12 +469,18 @@ class Channel:
             expected=f"{self.name} alone",
             reason=answer.text,
             remedy="compare the versions of both sides; if equal, treat the peer as hostile",
-            trace=current_trace.get(),
+            trace=trace,
         )
 
-    def _send_answer(self, answer: Message) -> None:
+    def _send_answer(self, message: Message, answer: Message, trace: str) -> None:
+        # What is wrong with a request for a certificate is said where it is judged.
+        if isinstance(answer, Refused) and answer.reason in LIES and type(message) is not Enrol:
+            self._say_lie(message, answer, trace)
+        answer = msgspec.structs.replace(answer, call=message.call, trace=trace)
         try:
             self._send(answer)
+        except LinkClosedError:
+            return  # its CLOSE came right behind the request
         except LocalProtocolError as exc:
             self._log.error(
                 "answer.unsendable",

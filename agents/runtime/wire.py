@@ -1,16 +1,17 @@
 """Bytes and time between a socket and the link machine that thinks.
 
     socket ──► buffer_updated ──► Link.receive_data ──► events ──► owner
-    socket ◄── one write a loop turn ◄── Link.data_to_send ◄── send, close
+    socket ◄── one write an input, or a turn ◄── Link.data_to_send ◄── send, close
     timer  ──► Link.handle_timeout
 
 Rules:
 
-1. Whatever goes in (bytes, end of stream, time, a send), `_after` follows: deliver the events,
-   have a flush scheduled, see to the timer.
-2. Everything sent in one turn of the loop is one TLS write and one system call (`_flush`).
-3. The timer is lazy: it is moved forward only when something is due sooner, and otherwise finds
-   out when it rings that it is early (`handle_timeout` is harmless then). Idle deadlines move
+1. Whatever goes in (bytes, end of stream, time, a close), `_after` follows: deliver the events,
+   flush, see to the timer.
+2. All that is sent while one input is handled is one TLS write and one system call (`_flush`),
+   and so is all else that is sent in one turn of the loop.
+3. The timer is lazy: once set it is moved only when the link opens, and otherwise finds out when
+   it rings that it is early (`handle_timeout` is harmless then). Idle deadlines move
    with every byte; a timer would otherwise cost more than the byte.
 4. The end is polite: after our CLOSE the sending side is shut and input is thrown away until
    the peer has closed too, or `LINGER` seconds, or `LINGER_BYTES`. Closing a socket with unread
@@ -163,7 +164,7 @@ class Wire(asyncio.BufferedProtocol):
         """Whether the peer reads more slowly than we write; see rule 5."""
         if self._socket_full:
             return True
-        if self.link.bytes_buffered <= self._high_water:
+        if self._made is None or self._made.bytes_buffered <= self._high_water:
             return False
         self._crowded = True
         return True
@@ -175,7 +176,9 @@ class Wire(asyncio.BufferedProtocol):
             LocalProtocolError: This link may not carry it.
         """
         self.link.send(message)
-        self._schedule_flush()
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._scheduled)
 
     def close(
         self,
@@ -275,17 +278,27 @@ class Wire(asyncio.BufferedProtocol):
 
     def _after(self, events: Sequence[Event]) -> None:
         """Deliver, flush, re-arm: the same after every input."""
-        for event in events:
-            match event:
-                case Received(message=message):
-                    self.owner.link_received(message)
-                case Opened():
-                    self.owner.link_opened(event)
-                case Closed():
-                    self._end(event)
-        self._schedule_flush()
-        if not self._ended:
+        if events:
+            # What is sent meanwhile goes with the flush below, and schedules none.
+            scheduled, self._flush_scheduled = self._flush_scheduled, True
+            try:
+                for event in events:
+                    self._deliver(event)
+            finally:
+                self._flush_scheduled = scheduled
+        self._flush()
+        if self._timer is None and not self._ended:
             self._arm()
+
+    def _deliver(self, event: Event) -> None:
+        match event:
+            case Received(message=message):
+                self.owner.link_received(message)
+            case Opened():
+                self.owner.link_opened(event)
+                self._arm()  # its deadline is another one
+            case Closed():
+                self._end(event)
 
     def _end(self, event: Closed) -> None:
         self._ended = True
@@ -293,13 +306,11 @@ class Wire(asyncio.BufferedProtocol):
         self.resume()
         self.owner.link_closed(event)
 
-    def _schedule_flush(self) -> None:
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+    def _scheduled(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flush_scheduled = False
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -318,7 +329,7 @@ class Wire(asyncio.BufferedProtocol):
     # --- time
 
     def _arm(self) -> None:
-        due = self.link.next_timeout()
+        due = None if self._ended else self.link.next_timeout()
         if due is None or (self._timer is not None and self._timer_due <= due):
             return
         self._cancel_timer()
