@@ -44,6 +44,7 @@ NO_TLS: Final[Mapping[str, bytes]] = {
     "a huge record": b"\x16\x03\x01\xff\xff" + bytes(range(256)) * 40,
     "an empty hello": b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
     "an alert": b"\x15\x03\x03\x00\x02\x02\xff",
+    "data before the handshake": b"\x17\x03\x03\x00\x20" + bytes(32),
     "a frame of ours": b"\x00\x00\x00\x01\x03\x80",
 }
 """What is no TLS, or none that leads anywhere."""

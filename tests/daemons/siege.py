@@ -5,17 +5,12 @@ thinking, and there is nothing of `agents` on his side.
 """
 
 import socket
-import ssl
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pki.certificates import Kind
 from pki.issuance import Issuer
@@ -36,7 +31,6 @@ __all__ = [
     "knock",
     "make_link",
     "nothing_new",
-    "resumes",
     "talk",
     "until",
 ]
@@ -235,37 +229,3 @@ def knock(
     link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
     with socket.create_connection((host, port)) as sock:
         return talk(sock, link, asks=True, history=history)
-
-
-def resumes(
-    host: str, port: int, shown: Credentials, roots: tuple[bytes, ...]
-) -> tuple[bool, bool]:
-    """Connect twice with another TLS library, the second time with the first one's session.
-
-    Returns:
-        Whether the server gave something to resume by, and whether it resumed.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.load_verify_locations(cadata="".join(ssl.DER_cert_to_PEM_cert(root) for root in roots))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "shown.pem"
-        chain = [x509.load_der_x509_certificate(der) for der in shown.chain]
-        path.write_bytes(
-            b"".join(one.public_bytes(Encoding.PEM) for one in chain)
-            + shown.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
-        context.load_cert_chain(path)
-    with _connect(context, host, port, None) as first:
-        session = first.session
-        assert first.session_reused is False
-        given = session is not None and (bool(session.id) or session.has_ticket)
-    with _connect(context, host, port, session) as second:
-        return given, bool(second.session_reused)
-
-
-def _connect(
-    context: ssl.SSLContext, host: str, port: int, session: ssl.SSLSession | None
-) -> ssl.SSLSocket:
-    return context.wrap_socket(socket.create_connection((host, port)), session=session)

@@ -1,5 +1,8 @@
 """Every link, and on each an attacker who is wrong in one way: refused, logged, shown nothing."""
 
+import socket
+import ssl
+import threading
 import uuid
 
 import pytest
@@ -9,7 +12,9 @@ from pki.certificates import Kind
 from protocol.access import LinkClass
 from protocol.messages import LedgerGet
 from protocol.tls import Credentials
-from tests.daemons.siege import Siege, Talk, knock, resumes
+from tests.daemons.places import call, shown_at
+from tests.daemons.resumption import Resumer, resumes
+from tests.daemons.siege import Siege, Talk, knock
 from tests.support.daemons import Daemon, Line
 from tests.support.thief import ATTACKS, leaf_id, mint
 
@@ -125,6 +130,31 @@ class TestResumption:
         given, resumed = resumes(host, siege.site.port, shown, siege.roots)
         assert not given
         assert not resumed
+
+    @pytest.mark.req("B4", "E2")
+    def test_no_session_is_resumed_at_the_hub_port(self, siege: Siege) -> None:
+        """There a zone server is the TLS client, and takes no ticket of a hub."""
+        resumer = Resumer.of(shown_at(siege, "hub port"), siege.roots, server_side=True)
+        for _ in range(2):
+            with call(siege, "hub port", source=68) as sock:
+                resumer.meet(sock)
+        assert resumer.reused == [False, False]
+
+
+class TestTheResumerItself:
+    @pytest.mark.req("B4")
+    def test_resumes_where_it_can(self, siege: Siege) -> None:
+        """With one like itself at the other end, whichever that is."""
+        shown = shown_at(siege, "hub port")
+        ends = [Resumer.of(shown, siege.roots, server_side=side) for side in (True, False)]
+        ends[1].context.verify_mode = ssl.CERT_NONE
+        for _ in range(2):
+            pair = socket.socketpair()
+            thread = threading.Thread(target=ends[0].meet, args=(pair[0],))
+            thread.start()
+            ends[1].meet(pair[1])
+            thread.join()
+        assert [end.reused for end in ends] == [[False, True]] * 2
 
 
 class TestAfterwards:

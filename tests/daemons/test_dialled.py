@@ -25,7 +25,8 @@ from tests.daemons.raw import (
     speaks_only,
     wait_for_end,
 )
-from tests.daemons.siege import Siege
+from tests.daemons.resumption import Resumer
+from tests.daemons.siege import Siege, until
 from tests.daemons.trap import DIALS, Lures, lured, the_one_line
 from tests.fuzz.names import TOO_LONG
 
@@ -91,6 +92,17 @@ class TestOneWithTheRightKey:
             line = the_one_line(victim, DIALS[dial], trap, reason="protocol_error")
             assert "renegotiation" in line["got"]
         assert trap.failures == []
+
+    @dials
+    @pytest.mark.req("B4")
+    def test_a_session_is_not_resumed(self, siege: Siege, lures: Lures, dial: str) -> None:
+        """Whoever is dialled twice gives tickets, or comes with a session of the first time."""
+        way = DIALS[dial]
+        resumer = Resumer.of(lures.honest(way), siege.roots, server_side=way.server_side)
+        with lured(lures, way, resumer.meet) as (_, trap):
+            until(lambda: len(resumer.reused) > 1)
+        assert trap.failures == []
+        assert not any(resumer.reused)
 
     def _costs_the_link(
         self, siege: Siege, lures: Lures, dial: str, data: bytes, code: CloseCode
