@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from tests.crash.frail import set_clock
+from tests.crash.test_processes import until
 from tests.crash.whole import Whole, issued_by, ledger_of, serial_of, whole
 from tests.support.daemons import Daemon, Line, Site
 from tests.support.thief import keyring_of
@@ -73,3 +74,35 @@ def test_a_clock_that_jumps_and_is_set_right(frail_site: Site, name: str) -> Non
             assert serial_of(newcomer) in issued_by(zone)
             assert serials <= issued_by(zone)
         assert daemon.running
+
+
+@pytest.mark.parametrize("wrong", JUMPS, ids=["back", "forward"])
+def test_a_servers_clock_that_jumps_and_is_set_right(frail_site: Site, wrong: timedelta) -> None:
+    everybody = whole(frail_site)
+    server, inside, api = everybody.server, everybody.inside, frail_site.api
+    approvals = api.get("approvals")
+    hub = next(row for row in approvals if row["role"] == "hub")
+    ledger, clients = ledger_of(server), {row["id"] for row in api.get("clients")}
+
+    set_clock(server, wrong)
+    mark = inside.mark
+    server.kill()
+    server.start()
+    if wrong < timedelta():  # no certificate of its own has begun, so it lets nobody in
+        said = server.wait("key.renewal_failed", kind="server-tls")
+        assert ", not at " in said["reason"]
+        assert "set the clock" in said["hint"]
+    else:  # it has made itself new ones, which everybody sees
+        inside.output.wait(names_the_clock, mark, "of a client that names the clock")
+    assert ledger_of(server).begins_with(ledger)
+    # A decision is in force whatever the clock says of the keys that it is about.
+    api.post("approvals", hub["fingerprint"], "revoke", reason="test")
+    until(lambda: bool(server.status()["denied"]))
+    denied = server.status()["denied"]
+
+    mark = inside.mark
+    set_clock(server, timedelta())
+    rotate_and_follow(everybody, inside, mark)
+    assert ledger_of(server).begins_with(ledger)
+    assert clients <= {row["id"] for row in api.get("clients")}
+    until(lambda: inside.status()["denied"] == denied == server.status()["denied"])
