@@ -9,6 +9,7 @@ Start, in this order; a refusal anywhere leaves what was there as it was:
 5. listeners and the API open; READY is said.
 """
 
+import asyncio
 import os
 import socket
 from collections import deque
@@ -39,7 +40,7 @@ from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
 from agents.runtime.statefiles import LEDGER
-from agents.runtime.tasks import Tasks, until_stopped
+from agents.runtime.tasks import Tasks, first_of, until_stopped
 from agents.runtime.trouble import Trouble
 from agents.server.acknowledgements import Acknowledgements
 from agents.server.announcing import Announcing
@@ -181,6 +182,8 @@ class Server:
         self._approved: list[Approval] = []
         self._zone_ids: frozenset[bytes] = frozenset()
         self._trouble = Trouble()
+        self._headless = asyncio.Event()
+        """Set when our ledger has an entry that no HEAD names, for want of a disk."""
         self._warned_at = datetime.min.replace(tzinfo=UTC)
         self._forgot_at = EPOCH
         self._began = clock.now(), clock.elapsed()
@@ -338,7 +341,8 @@ class Server:
     async def _heads(self) -> None:
         """Sign a HEAD once an hour (section 2), and announce it."""
         while True:
-            await look_again(self.clock, self.authority.head_due())
+            await first_of(look_again(self.clock, self.authority.head_due()), self._headless.wait())
+            self._headless.clear()
             if not self.authority.can_sign:
                 await self.clock.wait_until(self.clock.now() + HEAD_INTERVAL)
                 continue
@@ -386,7 +390,16 @@ class Server:
     async def new_root(self, audit: bytes) -> Facts:
         """Succeed the current root, and tell everybody (B1, B7)."""
         with self.clock.hold():
-            root = await self.authority.new_root(audit)
+            try:
+                root = await self.authority.new_root(audit)
+            except StateError:
+                self._keys_changed()
+                head = self.trust.latest_head()
+                if head is not None:  # it may have happened, though not all that follows from it
+                    self.announcing.rotated(head)
+                else:
+                    self._headless.set()
+                raise
             self._keys_changed()
             self.announcing.rotated(self._latest_head())
         return root
@@ -400,6 +413,8 @@ class Server:
                 head = self.trust.latest_head()
                 if head is not None:  # it may have happened, though not all that follows from it
                     self.announcing.revoked(head)
+                else:
+                    self._headless.set()
                 raise
             self.announcing.revoked(self._latest_head())
 

@@ -241,7 +241,17 @@ class Authority:
             with contextlib.suppress(StateError):
                 self._keyring.keep_roots({current.key_id: current_key})
             raise
-        self.reconcile()
+        try:
+            self.reconcile()
+        except StateError:
+            # It has happened: everybody must hear of it, though standby.db was not tidied yet.
+            await self._take_up()
+            raise
+        await self._take_up()
+        return certificates.read(root)
+
+    async def _take_up(self) -> None:
+        """Use the newest root for our own keys, and sign its HEAD."""
         for kind in OWN_KINDS:
             try:
                 await self.certify(kind, "new root")
@@ -249,7 +259,6 @@ class Authority:
                 # It has happened all the same: the renewal of this key comes to it again.
                 self._log.warning("key.renewal_failed", kind=kind.value, reason=str(exc))
         self.sign_head()
-        return certificates.read(root)
 
     def revoke(self, key_ids: Sequence[KeyId], audit: bytes) -> None:
         """Revoke older roots and destroy their private halves (B3)."""

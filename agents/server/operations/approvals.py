@@ -1,5 +1,6 @@
 """Hubs and zone servers that ask to be let in: listed, decided, and what became of each (I2)."""
 
+from contextlib import suppress
 from functools import partial
 
 from agents.runtime import logs
@@ -41,6 +42,9 @@ class ApprovalOperations(Desk):
                     )
                 )
             except AgentError as exc:
+                # A commit that failed may be there all the same: what the list says must hold.
+                with suppress(AgentError):
+                    await server.approvals_changed()
                 raise OperationError("refused", str(exc), exc.hint) from exc
             log.info(
                 "approval.decided",

@@ -178,6 +178,25 @@ async def test_a_clock_that_has_jumped_has_no_issue_forgotten(tmp_path: Path) ->
         assert [one for one in kept if one in before] == before
 
 
+async def test_a_new_root_whose_head_could_not_be_kept_has_one_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with prepared(tmp_path) as server, by_the_hour(server):
+        with monkeypatch.context() as patch:
+            patch.setattr(server.trust, "take_head", _no_space)
+            with pytest.raises(StateError):
+                await server.new_root(bytes(32))
+        assert server.trust.latest_head() is None
+        for _ in range(20):  # the store answers on another thread
+            await server.store.read(lambda _: None)
+            await settle()
+        assert server.trust.latest_head() is not None
+
+
+def _no_space(*_args: object, **_options: object) -> None:
+    raise StateError("no space left on device")
+
+
 async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
     files, clock = MemoryFiles(), FakeClock()
     state = config_in(tmp_path).state

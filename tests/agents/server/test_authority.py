@@ -364,6 +364,27 @@ async def test_a_new_root_that_failed_leaves_no_key_of_a_root_to_come_in_pki_db(
         check_whole(server)
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_new_root_after_which_standby_db_cannot_be_tidied_is_taken_up_all_the_same(
+    tmp_path: Path, way: Failure
+) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        before = server.authority.chain
+        files.fail(4, way)  # standby.db, pki.db, ledger, pki.db or standby.db again
+        with pytest.raises(StateError):
+            await make_root(server)
+        chain = server.authority.chain
+        assert len(chain.roots) == len(before.roots) + 1
+        assert server.trust.latest_head() is not None, "and it is the one that was announced"
+        for kind in OWN_KINDS:
+            held = server.keyring.credential(kind)
+            assert held is not None
+            assert held.root == chain.current_root.key_id
+        await make_root(server)
+        check_whole(server)
+
+
 async def test_a_new_root_needs_its_standby_key_and_changes_nothing_without(tmp_path: Path) -> None:
     async with prepared(tmp_path) as server:
         before, held = server.authority.chain, server.keyring.root_ids

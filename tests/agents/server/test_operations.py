@@ -1,6 +1,6 @@
 """What an administrator may ask: each operation, its refusals, and what is left afterwards."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -420,6 +420,24 @@ async def test_an_approval_goes_by_fingerprint_or_the_beginning_of_one(
     }
     log = await operations.approvals_log()
     assert [row["state"] for row in log] == ["pending"] * 3 + ["approved", "denied"]
+
+
+async def test_an_approval_of_which_the_commit_failed_and_is_there_all_the_same_holds(
+    operations: ServerOperations, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = await pending(server)
+    write = server.store.write
+
+    async def failing(work: Callable[[Any], Any]) -> None:
+        await write(work)
+        raise StateError("cannot commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store, "write", failing)
+        with pytest.raises(OperationError, match="cannot commit"):
+            await operations.approvals_decide(ME, hub.key_id.hex(), "approve", "")
+    assert [row["state"] for row in await operations.approvals()] == ["approved"]
+    assert [one.id for one in server.approved_components()] == [hub.id]
 
 
 @pytest.mark.req("I2")
