@@ -18,6 +18,7 @@ __all__ = [
     "Heal",
     "Kill",
     "Leap",
+    "Noise",
     "Release",
     "Reset",
     "Revoke",
@@ -107,6 +108,13 @@ class Storm:
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """Bytes are damaged on the way."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """A share of all connections is reset."""
 
@@ -162,6 +170,7 @@ Act = (
     | Cut
     | Heal
     | Storm
+    | Noise
     | Reset
     | Clock
     | Steal

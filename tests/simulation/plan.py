@@ -19,6 +19,7 @@ from tests.simulation.acts import (
     Heal,
     Kill,
     Leap,
+    Noise,
     Release,
     Reset,
     Revoke,
@@ -113,7 +114,7 @@ def draw(seed: int) -> Plan:
     if seed % WITH_A_DMZ == WITH_A_DMZ - 1:
         cast = Cast(chance.randint(1, 2), chance.randint(1, 2), chance.randint(1, 2))
         possible = {**ACTS, **ZONE_ACTS}
-        settling = chance.choice((2.0, 20.0, 60.0))
+        settling = chance.choice((2.0, 20.0, 40.0))
     acts: list[tuple[float, Act]] = []
     for _ in range(chance.randint(8, 14)):
         make = chance.choices(list(possible), list(possible.values()))[0]
@@ -186,6 +187,10 @@ def _heal(chance: Random, cast: Cast) -> list[Act]:
 
 def _storm(chance: Random, cast: Cast) -> list[Act]:
     return [Storm(chance.choice((1.0, 5.0, 40.0)), chance.choice((0.01, 0.05)))]
+
+
+def _noise(chance: Random, cast: Cast) -> list[Act]:
+    return [Noise(chance.choice((0.02, 0.1)))]
 
 
 def _reset(chance: Random, cast: Cast) -> list[Act]:
@@ -278,6 +283,7 @@ ACTS: dict[Maker, float] = {
     _cut: 2,
     _heal: 2,
     _storm: 1.5,
+    _noise: 1,
     _reset: 1,
     _clock: 1.5,
     _server_clock: 1,

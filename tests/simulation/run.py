@@ -9,6 +9,7 @@ In the end, some minutes after the last fault:
                           server, and counts everybody as moved
     nobody trusts         no door opens to a fresh certificate under a stolen, revoked root, and no
                           link stands that was made under one
+    no damage stands      a link of which a byte was changed on the way is no more
     nothing is lost       what was promised is there (`watch` has looked all the time), the server
                           has the keys of the next roots, and none of a revoked one; it has been
                           told of every certificate that a zone server has signed
@@ -28,6 +29,9 @@ from tests.simulation.world import World, world
 
 __all__ = ["Result", "play"]
 
+NOTICED: Final = 330.0
+"""Seconds in which a changed byte must end its link: a silence has to pass first if it was a
+length."""
 PATIENCE: Final = 1800.0
 """Seconds in which everything must become well: some rounds of the longest back-offs."""
 
@@ -244,6 +248,9 @@ def _compare_counts(made: World) -> None:
 
 
 def _look_at_links(made: World) -> None:
+    for end in made.network.ends:
+        if end.damaged_at is not None and made.loop.now - end.damaged_at > NOTICED:
+            made.watch.fail("somebody", f"keeps a link of which a byte was changed: {end!r}")
     for machine in made.machines:
         part = machine.part
         for link in part.links if part is not None else ():

@@ -10,9 +10,10 @@ import pytest
 
 from tests.simulation.chance import drawn
 from tests.simulation.clock import Era, SimClock
+from tests.simulation.connection import End
 from tests.simulation.disk import Disk, Killed, Platter, Strike
 from tests.simulation.loop import SimLoop, StandstillError
-from tests.simulation.network import End, Network, Weather
+from tests.simulation.network import Network, Weather
 from tests.support.files import Failure
 
 PORT = 14172

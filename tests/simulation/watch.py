@@ -54,6 +54,8 @@ class Watch:
         """Ids of entries that the server must never lose again."""
         self._had: defaultdict[str, set[bytes]] = defaultdict(set)
         """By name of a machine: ids of the entries that were ever on its disk."""
+        self._read: dict[Machine, tuple[bytes | None, set[int]]] = {}
+        """What was last found on a zone server's record, and what it was found in."""
         self._ids: dict[Machine, bytes] = {}
         self._loop = loop
         self._thief = thief
@@ -147,9 +149,14 @@ class Watch:
         """Serial numbers on a zone server's record that a loss of power would leave there."""
         path = zone.folder / RECORDS
         data = zone.platter.survives(path)
+        read, serials = self._read.get(zone, (None, set()))
+        if read is data:
+            return serials
         salt = data[len(journal._MAGIC) : journal._START]
         kept = [_decode(path, record) for record in journal._read(path, data, salt)[0]]
-        return {value.serial for kind, value in kept if kind == "issued"}
+        serials = {value.serial for kind, value in kept if kind == "issued"}
+        self._read[zone] = data, serials
+        return serials
 
     def on_disk(self, machine: Machine) -> list[Entry]:
         """The ledger as its newest whole generation has it; its signatures are not asked."""

@@ -193,7 +193,9 @@ class World:
                 for place in self._bent():
                     self._isolate(place)
             case acts.Storm(slow, loss):
-                network.weather = Weather(slow, loss, 0.3)
+                network.weather = Weather(slow, loss, 0.3, network.weather.noise)
+            case acts.Noise(share):
+                network.weather.noise = share
             case acts.Reset(share):
                 network.reset(share)
             case acts.Clock(machine, wrong):
