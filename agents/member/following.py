@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from agents.member.trust import Trust
+from agents.member.trust import REMEDY_OF_REFUSED, Trust
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError, UnwritableError
@@ -145,7 +145,12 @@ class Following:
         try:
             collection.receive(answer.first, answer.entries, more=answer.more)
         except PKIError as exc:
-            self._log.warning("ledger.refused", source=channel.name, reason=str(exc))
+            self._log.warning(
+                "ledger.refused",
+                source=channel.name,
+                reason=str(exc),
+                remedy=REMEDY_OF_REFUSED,
+            )
             return None
         return answer
 

@@ -36,10 +36,16 @@ from pki.trust import Verdict
 from protocol.codes import CloseCode
 from protocol.errors import Refusal
 
-__all__ = ["Trust"]
+__all__ = ["REMEDY_OF_REFUSED", "Trust"]
 
 SUPERSEDED = "a chain that supersedes ours was heard (rule 9); what ours had there is kept"
 """Why there is evidence where nothing was kept out: who had misled us is in it."""
+
+REMEDY_OF_FORK = (
+    "compare `pki show` here and at the server: somebody signs with a root of this deployment; "
+    "make a new root and revoke the stolen one"
+)
+REMEDY_OF_REFUSED = "nothing if it is rare: others are asked; otherwise treat the source as hostile"
 
 
 class Trust:
@@ -181,7 +187,13 @@ class Trust:
         """Judge a HEAD (rule 12); a counted one is on disk on return."""
         outcome = trust.accept_head(self._state, head, self._clock.now())
         if outcome.evidence is not None:
-            self._log.error("ledger.forked", source=source, n=outcome.n, reason=outcome.reason)
+            self._log.error(
+                "ledger.forked",
+                source=source,
+                n=outcome.n,
+                reason=outcome.reason,
+                remedy=REMEDY_OF_FORK,
+            )
         self._adopt(outcome.state)
         return outcome.verdict
 
@@ -210,9 +222,17 @@ class Trust:
     def _take(self, outcome: trust.Outcome, source: str) -> bool:
         if outcome.evidence is not None:
             reason = outcome.problem or SUPERSEDED
-            self._log.error("ledger.forked", source=source, n=outcome.evidence.n, reason=reason)
+            self._log.error(
+                "ledger.forked",
+                source=source,
+                n=outcome.evidence.n,
+                reason=reason,
+                remedy=REMEDY_OF_FORK,
+            )
         elif outcome.problem is not None:
-            self._log.warning("ledger.refused", source=source, reason=outcome.problem)
+            self._log.warning(
+                "ledger.refused", source=source, reason=outcome.problem, remedy=REMEDY_OF_REFUSED
+            )
         self._adopt(outcome.state)
         if outcome.changed:
             last = self._state.first.chain.last

@@ -237,12 +237,11 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "ledger.forked": Event(
             "Security: two signed histories that cannot both be true; the evidence is kept.",
-            "n",
-            "reason",
-            "source",
+            *("n", "reason", "remedy", "source"),
         ),
         "ledger.refused": Event(
-            "What a source offered as ledger was refused; nothing changed.", "reason", "source"
+            "What a source offered as ledger was refused; nothing changed.",
+            *("reason", "remedy", "source"),
         ),
         "ledger.torn": Event(
             "One of the two files of the ledger is damaged; the other one is used.",

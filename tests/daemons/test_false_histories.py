@@ -152,3 +152,4 @@ def says_who(line: Line, address: tuple[str, int | None]) -> None:
     host, port = address
     assert line["source"] == f"{host}:{port}" if port else str(line["source"]).startswith(host)
     assert line["reason"]
+    assert line["remedy"]
