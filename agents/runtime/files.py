@@ -29,6 +29,7 @@ __all__ = [
     "Files",
     "StateLock",
     "TwoGenerations",
+    "failure",
     "lock_state",
     "read_file",
     "write_atomic",
@@ -93,7 +94,7 @@ class DiskFiles:
         except FileNotFoundError as exc:
             raise MissingError(f"{path} does not exist") from exc
         except OSError as exc:
-            raise _failed("read", path, exc) from exc
+            raise failure("read", path, exc) from exc
         if len(data) > max_bytes:
             raise StateError(f"{path} exceeds the limit of {max_bytes} bytes")
         return data
@@ -158,17 +159,19 @@ write_atomic = DISK.write_atomic
 write_new = DISK.write_new
 
 
-def _failed(verb: str, path: Path, exc: OSError) -> StateError:
+def failure(verb: str, path: Path, exc: OSError) -> StateError:
+    """What the disk says, with what to do about it."""
     reason = (exc.strerror or type(exc).__name__).lower()
     return StateError(f"cannot {verb} {path}: {reason}", hint=_HINTS.get(exc.errno or 0, ""))
 
 
 def _unwritable(verb: str, path: Path, exc: OSError) -> UnwritableError:
-    failed = _failed(verb, path, exc)
+    failed = failure(verb, path, exc)
     return UnwritableError(failed.text, failed.hint)
 
 
 _HINTS = {
+    errno.EIO: "look after this disk: it loses what it is given",
     errno.ENOSPC: "free some space on this file system",
     errno.EDQUOT: "raise the disk quota of the service's user",
     errno.EROFS: "the file system is mounted read-only",
@@ -350,7 +353,7 @@ def lock_state(folder: Path, role: str) -> StateLock:
             folder.mkdir(mode=0o700)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
-        raise _failed("use state directory", folder, exc) from exc
+        raise failure("use state directory", folder, exc) from exc
     try:
         _check_owner(folder, os.fstat(handle))
         return StateLock(folder, _lock(folder, handle, role))
@@ -378,14 +381,14 @@ def _lock(folder: Path, folder_handle: int, role: str) -> int:
     try:
         handle = os.open(LOCK, flags, 0o600, dir_fd=folder_handle)
     except OSError as exc:
-        raise _failed("open", folder / LOCK, exc) from exc
+        raise failure("open", folder / LOCK, exc) from exc
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         pid, _ = _holder(handle)
         os.close(handle)
         if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _failed("lock", folder / LOCK, exc) from exc
+            raise failure("lock", folder / LOCK, exc) from exc
         raise StateError(
             f"state directory {folder} is in use by process {pid or 'of unknown number'}",
             hint=f"stop it first (kill {pid}), or name another state directory" if pid else "",
@@ -405,7 +408,7 @@ def _lock(folder: Path, folder_handle: int, role: str) -> int:
         os.ftruncate(handle, len(line))
     except OSError as exc:
         os.close(handle)
-        raise _failed("write", folder / LOCK, exc) from exc
+        raise failure("write", folder / LOCK, exc) from exc
     return handle
 
 

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from agents.runtime.errors import DamagedError, StateError
-from agents.runtime.files import DISK, Files
+from agents.runtime.files import DISK, Files, failure
 from agents.runtime.tape import DiskTape, Tape, Tapes
 
 __all__ = ["MAX_BATCH", "MAX_JOURNAL", "MAX_RECORD", "Journal"]
@@ -120,7 +120,7 @@ class Journal:
                 # A crash before this line cuts the same tail again.
         except OSError as exc:
             tape.close()
-            raise _failure("cut the tail of", path, exc) from exc
+            raise failure("cut the tail of", path, exc) from exc
         return cls(path, files, tapes, tape, salt, end), records
 
     @property
@@ -245,7 +245,7 @@ class Journal:
             self._tape.write(data, self._end)
         except OSError as exc:
             # Nobody was told of it, and the next batch starts at the same place.
-            error = _failure("append to", self._path, exc)
+            error = failure("append to", self._path, exc)
             try:
                 self._tape.cut(self._end)
             except OSError:
@@ -255,7 +255,7 @@ class Journal:
             # A crash before this returns: the batch is there, or is a tail that is cut.
             self._tape.sync()
         except OSError as exc:
-            self._failed = _failure("sync", self._path, exc)
+            self._failed = failure("sync", self._path, exc)
             raise self._failed from exc
         self._end += len(data)
 
@@ -311,11 +311,7 @@ def _opened(tapes: Tapes, path: Path) -> Tape:
     try:
         return tapes(path)
     except OSError as exc:
-        raise _failure("open", path, exc) from exc
-
-
-def _failure(verb: str, path: Path, exc: OSError) -> StateError:
-    return StateError(f"cannot {verb} {path}: {(exc.strerror or type(exc).__name__).lower()}")
+        raise failure("open", path, exc) from exc
 
 
 def _batches(records: Sequence[bytes]) -> Iterable[Sequence[bytes]]:

@@ -332,8 +332,9 @@ async def test_a_full_disk_fails_those_who_wait_and_nothing_else(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(StateError, match="no space left"):
+        with pytest.raises(StateError, match="no space left") as caught:
             await journal.append(b"lost")
+        assert "free some space" in caught.value.hint
     await journal.append(b"after")
     await journal.close()
     assert await reopened(path) == [b"before", b"after"]
@@ -355,8 +356,9 @@ async def test_nothing_is_acknowledged_after_a_failed_sync(
             await journal.append(b"unknown")
     with pytest.raises(StateError, match="cannot sync"):
         await journal.append(b"after")
-    with pytest.raises(StateError, match="cannot sync"):
+    with pytest.raises(StateError, match="cannot sync") as caught:
         await journal.failed()
+    assert "disk" in caught.value.hint
     await journal.close()
     assert (await reopened(path))[0] == b"before"
 
