@@ -71,6 +71,7 @@ class End(asyncio.Transport):
         self._place, self._reaches = way
         self._delay = delay
         self._protocol: asyncio.BaseProtocol | None = None
+        self._known = False
         # Out: what is under way, in order, with the time of its arrival.
         self._out: deque[tuple[float, bytes | Sign]] = deque()
         self._moving = False
@@ -88,8 +89,12 @@ class End(asyncio.Transport):
     def begin(self, protocol: asyncio.BaseProtocol) -> None:
         """Belong to this protocol, and tell it."""
         self._protocol = protocol
-        self._soon(protocol.connection_made, self)
+        self._soon(self._made)
         self._soon(self._feed)
+
+    def _made(self) -> None:
+        self._known = True
+        self.get_protocol().connection_made(self)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -254,6 +259,9 @@ class End(asyncio.Transport):
 
     def _lose(self, error: Exception | None) -> None:
         if self.lost:
+            return
+        if self._protocol is not None and not self._known:
+            self._soon(self._lose, error)  # a protocol hears of the end after the beginning
             return
         self.lost = self._closing = True
         self._came.clear()

@@ -10,13 +10,19 @@ from dataclasses import replace
 from typing import Any, Final, cast
 from unittest.mock import patch
 
+from agents.hub.app import Hub
 from agents.responder.records import ClientRecord, IssuedRecord
 from agents.responder.registry import Registry
+from agents.runtime.errors import UnavailableError
 from agents.runtime.files import TwoGenerations
+from agents.runtime.journal import Journal, _batch
 from agents.server.authority import Authority
 from agents.server.store.clients import ClientTable
 from agents.server.store.issued import IssuedTable
+from agents.zone_server.app import ZoneServer
+from agents.zone_server.records import ZoneRecords
 from pki import ledger, succession
+from pki.certificates import Kind as CertificateKind
 from pki.entries import Kind
 from pki.ledger import CHECKS
 from pki.succession import Succession
@@ -140,6 +146,60 @@ def nobody_looks_for_news() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def zone_records_are_written_late() -> Iterator[None]:
+    """A zone server answers, and its log follows."""
+    append = ZoneRecords._append
+
+    async def late(self: ZoneRecords, kind: str, value: object) -> None:
+        self._take(kind, value)
+        _later(lambda: append(self, kind, value))
+
+    with patch.object(ZoneRecords, "_append", late):
+        yield
+
+
+@contextmanager
+def nothing_is_synced() -> Iterator[None]:
+    """A zone server's log is written, and stays in the memory of its machine."""
+
+    def unsynced(self: Journal, records: Sequence[bytes]) -> None:
+        data = _batch(records, self._salt, self._end)
+        self._tape.write(data, self._end)
+        self._end += len(data)
+
+    with patch.object(Journal, "_commit", unsynced):
+        yield
+
+
+@contextmanager
+def hubs_pass_nothing_on() -> Iterator[None]:
+    """What happens inside is not told outwards."""
+
+    async def silent(self: Hub, *_args: object) -> None:
+        await asyncio.sleep(0)
+
+    with (
+        patch.object(Hub, "_relay", silent),
+        patch.object(Hub, "_greet", silent),
+    ):
+        yield
+
+
+@contextmanager
+def zone_servers_keep_their_ca() -> Iterator[None]:
+    """A zone server follows, and goes on signing clients' keys under an older root."""
+    obtain = ZoneServer._obtain
+
+    async def never(self: ZoneServer, kind: CertificateKind, reason: str) -> None:
+        if kind is CertificateKind.CLIENT_CA and self.keyring.credential(kind) is not None:
+            raise UnavailableError("not now")
+        await obtain(self, kind, reason)
+
+    with patch.object(ZoneServer, "_obtain", never):
+        yield
+
+
 def _later(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         await asyncio.sleep(LATE)
@@ -160,6 +220,8 @@ def _resets(seed: int) -> Plan:
     return Plan(seed, Cast(5), ((0.0, Storm(1.0, 0.1)), *((1.5, Reset(0.5)) for _ in range(40))))
 
 
+DARK: Final = range(3, 12, 4)
+"""Worlds that have a DMZ."""
 MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
     "nothing supersedes": (nothing_supersedes, draw, range(10, 13), "does not follow"),
     "nothing is committed to": (nothing_is_committed_to, draw, range(10, 13), "the thief made"),
@@ -170,5 +232,9 @@ MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
     "one token is good": (one_token_is_good, _resets, range(5), "for a copy"),
     "nothing is reconciled": (nothing_is_reconciled, draw, range(2), "more standby keys"),
     "nobody looks for news": (nobody_looks_for_news, draw, range(2), "does not follow"),
+    "zone records are late": (zone_records_are_written_late, draw, DARK, "on no record"),
+    "zone records are not synced": (nothing_is_synced, draw, DARK, "on no record"),
+    "hubs pass nothing on": (hubs_pass_nothing_on, draw, DARK, "does not follow"),
+    "a zone's CA stays": (zone_servers_keep_their_ca, draw, DARK, "does not follow"),
 }
 """Each with plans in one of which it shows, and words of what is then broken."""
