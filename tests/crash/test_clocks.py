@@ -16,6 +16,8 @@ from tests.support.thief import keyring_of
 
 pytestmark = [pytest.mark.sockets, pytest.mark.req("C8", "E7")]
 
+longer = pytest.mark.needs("fuzz")
+
 JUMPS = (timedelta(days=-365), timedelta(days=3652))
 
 
@@ -36,7 +38,10 @@ def rotate_and_follow(everybody: Whole, daemon: Daemon, after: int) -> None:
     daemon.wait("key.activated", after=after, root=root)
 
 
-@pytest.mark.parametrize("name", ["hub", "zone", "inside", "outside"])
+@pytest.mark.parametrize(
+    "name",
+    ["zone", "inside", *(pytest.param(name, marks=longer) for name in ("hub", "outside"))],
+)
 def test_a_clock_that_jumps_and_is_set_right(frail_site: Site, name: str) -> None:
     everybody = whole(frail_site)
     daemon, server, zone = getattr(everybody, name), everybody.server, everybody.zone
@@ -76,7 +81,10 @@ def test_a_clock_that_jumps_and_is_set_right(frail_site: Site, name: str) -> Non
         assert daemon.running
 
 
-@pytest.mark.parametrize("wrong", JUMPS, ids=["back", "forward"])
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.param(JUMPS[0], marks=longer, id="back"), pytest.param(JUMPS[1], id="forward")],
+)
 def test_a_servers_clock_that_jumps_and_is_set_right(frail_site: Site, wrong: timedelta) -> None:
     everybody = whole(frail_site)
     server, inside, api = everybody.server, everybody.inside, frail_site.api

@@ -150,7 +150,9 @@ def test_a_zone_server_enrols(frail_site: Site, every: bool) -> None:
 
 @places
 @pytest.mark.req("B6", "B7")
-@pytest.mark.parametrize("name", ["inside", "hub", "zone"])
+@pytest.mark.parametrize(
+    "name", ["inside", "zone", pytest.param("hub", marks=pytest.mark.needs("fuzz"))]
+)
 def test_a_root_is_followed(frail_site: Site, name: str, every: bool) -> None:
     everybody = whole(frail_site)
     daemon, outside = getattr(everybody, name), everybody.outside

@@ -18,6 +18,8 @@ from tests.support.daemons import Daemon, Line, Site
 from tests.support.thief import keyring_of
 
 ERRORS = {errno.ENOSPC: "full", errno.EROFS: "read-only", errno.EIO: "broken"}
+SOME = {("inside", "full"), ("hub", "read-only"), ("zone", "full"), ("zone", "broken")}
+"""Those that are tried each time; every other one in a deep run."""
 
 pytestmark = [pytest.mark.sockets, pytest.mark.req("C8")]
 
@@ -49,8 +51,19 @@ def is_alive(daemon: Daemon) -> bool:
     return daemon.running
 
 
-@pytest.mark.parametrize("error", list(ERRORS), ids=list(ERRORS.values()))
-@pytest.mark.parametrize("name", ["inside", "hub", "zone"])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        pytest.param(
+            name,
+            error,
+            id=f"{name}-{word}",
+            marks=() if (name, word) in SOME else pytest.mark.needs("fuzz"),
+        )
+        for name in ("inside", "hub", "zone")
+        for error, word in ERRORS.items()
+    ],
+)
 def test_a_disk_that_refuses(frail_site: Site, name: str, error: int) -> None:
     everybody = whole(frail_site)
     daemon: Daemon = getattr(everybody, name)
