@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from agents.member.answering import NOT_YOURS, pong, proven
+from agents.member.answering import NOT_YOURS, pong, proven, say_refused
 from agents.member.following import answer_ledger_get
 from agents.member.member import Member
 from agents.responder.enrolment import Binding, Enrolment
@@ -88,6 +88,9 @@ class Service:
         answer = await self._registry.register(proven(channel), channel.remote[0], message)
         if isinstance(answer, Registered):
             return msgspec.structs.replace(answer, head=self._head(), spread=self._spread())
+        if answer.reason == "address":
+            expected = "an address and a port that a neighbour can dial"
+            say_refused(self._member.log, channel, message, answer, expected=expected)
         return answer
 
     def _binding(self, channel: Channel) -> Binding:

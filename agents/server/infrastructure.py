@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from agents.member.answering import NOT_YOURS
+from agents.member.answering import NOT_YOURS, say_refused
 from agents.member.following import answer_ledger_get
 from agents.member.member import Member
 from agents.responder.enrolment import Binding, Enrolment
@@ -116,6 +116,13 @@ class Infrastructure:
 
     async def relay(self, hub: Channel, message: Relay) -> Relayed | Refused:
         """Open an envelope, answer what is in it, and close the answer in another."""
+        answer = await self._open(hub, message)
+        if isinstance(answer, Refused):
+            expected = "a request of a zone server that is approved"
+            say_refused(self._member.log, hub, message, answer, expected=expected)
+        return answer
+
+    async def _open(self, hub: Channel, message: Relay) -> Relayed | Refused:
         if len(message.zone) != (ID_BYTES if message.proven else 0):
             return Refused(reason="envelope", text="an id is proven, or there is none")
         try:
@@ -130,6 +137,9 @@ class Infrastructure:
             return Refused(reason="envelope", text="no zone server that is approved has this id")
         self._heard(hub, message)
         answer = await self._answer(hub, message, inner)
+        if isinstance(inner, Ack) and isinstance(answer, Refused):
+            expected = f"zone server {message.zone.hex()} alone"
+            say_refused(self._member.log, hub, inner, answer, expected=expected)
         return Relayed(inner_type=answer.FRAME, inner=codec.encode_body(answer))
 
     def _is_approved(self, zone: bytes) -> bool:

@@ -89,6 +89,19 @@ def refused_request(daemon: Daemon, mark: int, peer: Caller, who: Component) -> 
     return line
 
 
+def one_refused(daemon: Daemon, mark: int, peer: Caller, expected: str) -> Line:
+    """The one line of a request that no honest peer makes."""
+    line = daemon.wait("request.refused", after=mark, remote=list(peer.name))
+    assert warnings(daemon, mark, peer.name) == [line]
+    assert line["link"]
+    assert line["kind"]
+    assert len(line["fingerprint"]) == 64
+    assert expected in line["expected"]
+    assert "hostile" in line["remedy"]
+    assert len(line["reason"]) < 600
+    return line
+
+
 class TestReplay:
     @responders
     @pytest.mark.req("B15", "E5")
@@ -205,11 +218,7 @@ class TestAnIdThatIsNotTheSenders:
     def _one_line(
         self, daemon: Daemon, mark: int, peer: Caller, shown: Credentials, who: Component | None
     ) -> None:
-        line = daemon.wait("request.refused", after=mark, remote=list(peer.name))
-        assert warnings(daemon, mark, peer.name) == [line]
-        assert line["link"]
-        assert line["kind"]
-        assert line["remedy"]
+        line = one_refused(daemon, mark, peer, "alone")
         if who is not None:
             assert line["fingerprint"] == leaf_id(shown)
             assert who.id.hex() in line["expected"]
@@ -275,11 +284,13 @@ class TestNames:
         body = msgspec.msgpack.encode({"clients": [row | {field: TOO_LONG}]})
         zone = keyring_of(siege.zone).id
         with hub_at(siege, "server") as peer:
+            mark = siege.server.mark
             answer = peer.ask(
                 Relay(zone=zone, proven=True, inner_type=FrameType.REPORT, inner=body)
             )
             assert isinstance(answer, Refused)
             assert answer.reason == "envelope"
+            one_refused(siege.server, mark, peer, "zone server that is approved")
             assert isinstance(peer.ask(Ping(id=1, sender=bytes(range(16)))), Pong)
         still_serves(siege, "server")
 
@@ -303,6 +314,7 @@ class TestNames:
             wrong = peer.ask(Register(token=answer.token, address=name, port=1))
             assert isinstance(wrong, Refused)
             assert wrong.reason == "address"
+            one_refused(daemon, mark, peer, "a neighbour can dial")
         until(partial(self._is_listed, siege, who.id.hex(), name))
         assert files_of(siege) - before == set()
         assert all(line["level"] != "error" for line in daemon.output.lines[mark:])

@@ -137,6 +137,7 @@ class FakeChannel:
     remote: tuple[str, int] = ("127.0.1.11", 40000)
     exporter: bytes = EXPORTER
     id: str = "00c0ffee"
+    kind: str = "server port"
 
     @property
     def name(self) -> str:
