@@ -1,15 +1,25 @@
-"""The server's database, in memory: the real schema and the real statements.
+"""The server's database, in memory: the real schema, the real statements, and the real groups.
 
-write  ──►  a moment  ──►  commit  ──►  a moment  ──►  answer
-              │                            │
-        a kill here has              a kill here has written
-        written nothing              what nobody is told of
+write ─┐
+put ───┼─►  a moment  ──►  one commit of all that waits  ──►  a moment  ──►  answers
+put ───┘        │                                                 │
+          a kill here has                                   a kill here has written
+          written nothing                                   what nobody is told of
+
+The product's own `Writer` makes the groups, their savepoints and their answers; only its thread
+is not there. A group is on the disk at the moment of its commit or not at all: a crash loses all
+of the group whose log SQLite had not synced, and nobody has seen any of it, for SQLite shows a
+commit to readers after the sync (`synchronous=FULL`). What is inside a commit, its log, its
+checksums, a torn page, is SQLite's, and is not here.
 """
 
 import asyncio
 import functools
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -19,11 +29,12 @@ from sqlalchemy.pool import StaticPool
 from agents.runtime.errors import StateError, UnavailableError
 from agents.server.store.engine import translate
 from agents.server.store.upgrade import upgrade
+from agents.server.store.writer import Writer, _Job
 from tests.simulation.chance import Random
 from tests.simulation.disk import Killed, Strike
 from tests.support.files import Failure
 
-__all__ = ["Database", "SimStore"]
+__all__ = ["Database", "SimStore", "SimWriter"]
 
 T = TypeVar("T")
 
@@ -59,7 +70,6 @@ class Database:
         self.chance = chance
         self.strike: Strike | None = None
         """What becomes of the next write."""
-        self.turn = asyncio.Lock()
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)
         self._connection.deserialize(_empty())
         self.engine = _engine(self._connection)
@@ -90,41 +100,33 @@ class SimStore:
         self.where = "memory"
         self._database = database
         self._alive = alive
-        self._kill = kill
+        self._writer = SimWriter(database, self.where, alive, kill)
         self._closed = False
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Store.write`."""
         self._check()
-        async with self._database.turn:  # answers are in the order of the calls, as the real one's
-            await self._moment()
-            strike, self._database.strike = self._database.strike, None
-            if strike is not None and strike.failure is not Failure.AFTER:
-                self._fail(strike)
-            result = self._transact(work)
-            if strike is not None:
-                self._fail(strike)
-            await self._moment()
-            return result
+        return await self._writer.write(work)
 
     async def put(self, rows: Callable[[Connection, Sequence[T]], None], item: T) -> None:
-        """See `Store.put`; each item is a group of its own here."""
-        await self.write(lambda connection: rows(connection, [item]))
+        """See `Store.put`."""
+        self._check()
+        await self._writer.put(rows, item)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Store.read`."""
         self._check()
         await asyncio.sleep(0)
         self._check()
-        return self._transact(work)
+        try:
+            with self._database.engine.begin() as connection:
+                return work(connection)
+        except SQLAlchemyError as exc:
+            raise translate(exc, self.where) from exc
 
     def close(self) -> None:
         """See `Store.close`."""
         self._closed = True
-
-    async def _moment(self) -> None:
-        await asyncio.sleep(self._database.chance.uniform(0.0001, 0.01))
-        self._check()
 
     def _check(self) -> None:
         if not self._alive():
@@ -132,15 +134,66 @@ class SimStore:
         if self._closed:
             raise UnavailableError("the store is closed")
 
-    def _fail(self, strike: Strike) -> None:
+
+class SimWriter(Writer):
+    """The product's writer, whose thread is a timer."""
+
+    def __init__(
+        self,
+        database: Database,
+        where: str,
+        alive: Callable[[], bool],
+        kill: Callable[[str], None],
+    ) -> None:
+        # Not `super().__init__`: it starts the thread.
+        self._engine = database.engine
+        self._where = where
+        self._queue = SimpleQueue()
+        self._brought = {}
+        self._closed = False
+        self._gate = threading.Lock()
+        self._database = database
+        self._alive = alive
+        self._kill = kill
+        self._busy = False
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        super()._hand_over(loop)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._busy and not self._queue.empty():
+            self._busy = True
+            self._later(self._turn)
+
+    def _turn(self) -> None:
+        """Commit what waits, and have it heard a moment later."""
+        if not self._alive():
+            return
+        group = self._next_group()
+        strike, self._database.strike = self._database.strike, None
+        if strike is not None and strike.failure is not Failure.AFTER:
+            self._strike(strike, group)
+        else:
+            with self._engine.connect() as connection:
+                self._commit(connection, group)
+            if strike is not None:
+                self._strike(strike, group)
+        if self._alive():
+            self._later(partial(self._heard, group))
+
+    def _heard(self, group: list[_Job]) -> None:
+        if self._alive():
+            self._deliver(group)
+            self._busy = False
+            self._wake()
+
+    def _strike(self, strike: Strike, group: list[_Job]) -> None:
         if strike.kill:
             self._kill(f"at a commit: {strike.failure.value}")
-            raise Killed
-        raise StateError(f"cannot commit: {strike.failure.value}")
+        for job in group:
+            job.error = StateError(f"cannot commit: {strike.failure.value}")
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self._database.engine.begin() as connection:
-                return work(connection)
-        except SQLAlchemyError as exc:
-            raise translate(exc, self.where) from exc
+    def _later(self, work: Callable[[], None]) -> None:
+        delay = self._database.chance.uniform(0.0001, 0.01)
+        asyncio.get_running_loop().call_later(delay, work)
