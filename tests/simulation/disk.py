@@ -27,7 +27,7 @@ from agents.runtime.files import MAX_FILE, TwoGenerations
 from tests.simulation.chance import Random
 from tests.support.files import Crash, Failure, MemoryFiles
 
-__all__ = ["Disk", "Failure", "Killed", "Platter", "Strike"]
+__all__ = ["Disk", "Failure", "Killed", "Platter", "SimTape", "Strike"]
 
 LEDGER: Final = "ledger"
 

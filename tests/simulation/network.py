@@ -242,7 +242,8 @@ class Network:
         noise = self.weather.noise
         if noise == 0 or chance.random() >= noise:
             return data
-        place = chance.randrange(len(data))
+        # Not `randrange`, of which a length decides how much it draws.
+        place = int(len(data) * chance.random())
         some = place + chance.randint(1, 40)
         match chance.randrange(3):
             case 0:

@@ -8,12 +8,21 @@ from typing import Any, cast
 
 import pytest
 
+from agents.runtime.channel import Channel
+from agents.runtime.dialer import dial
+from agents.runtime.errors import UnavailableError
+from agents.runtime.listener import Listener
+from pki.certificates import Kind
+from pki.names import Role
+from protocol.access import LinkClass
+from protocol.messages import Message, Ping, Pong
 from tests.simulation.chance import drawn
-from tests.simulation.clock import Era, SimClock
+from tests.simulation.clock import BEGIN, Era, SimClock
 from tests.simulation.connection import End
-from tests.simulation.disk import Disk, Killed, Platter, Strike
+from tests.simulation.disk import Disk, Killed, Platter, SimTape, Strike
 from tests.simulation.loop import SimLoop, StandstillError
 from tests.simulation.network import Network, Weather
+from tests.support.deployment import RESPONDER, Deployment
 from tests.support.files import Failure
 
 PORT = 14172
@@ -219,6 +228,131 @@ def test_a_platter_keeps_what_was_durable_and_a_killed_program_writes_no_more() 
     with pytest.raises(Killed):
         disk.write_atomic(keys, b"abcdefghij")
     assert platter.content[keys] == b"0123456789", "only what has two generations is torn"
+
+
+def grown(struck: Strike | None = None) -> tuple[Platter, SimTape, Path]:
+    """A log with one synced batch, whose next write fares so."""
+    platter = Platter(lambda _path: None, drawn(1, "platter"))
+    disk = Disk(platter, alive=lambda: True, kill=lambda _how: None)
+    path = Path("/x/records.log")
+    disk.write_atomic(path, b"head")
+    tape = disk.tape(path)
+    tape.write(b"first", 4)
+    tape.sync()
+    if struck is not None:
+        platter.strike(1, struck)
+    return platter, tape, path
+
+
+def test_what_is_not_synced_goes_with_the_power_and_not_with_the_program() -> None:
+    platter, tape, path = grown()
+    tape.write(b"second", 9)
+    assert platter.read_file(path) == b"headfirstsecond"
+    assert platter.survives(path) == b"headfirst"
+    platter.lose_power()
+    left = platter.read_file(path)
+    assert left.startswith(b"headfirst")
+    assert b"headfirstsecond".startswith(left)
+
+
+@pytest.mark.parametrize(
+    ("failure", "left"),
+    [
+        (Failure.BEFORE, b"headfirst"),
+        (Failure.MIDDLE, b"headfirstsec"),
+        (Failure.TORN, b"headfirstsec\0\0\0"),
+        (Failure.AFTER, b"headfirstsecond"),
+    ],
+)
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_log_fails_as_a_disk_does(failure: Failure, left: bytes, kill: bool) -> None:
+    platter, tape, path = grown(Strike(failure, kill=kill))
+
+    def append() -> None:
+        tape.write(b"second", 9)
+        tape.sync()
+
+    with pytest.raises(Killed if kill else OSError):
+        append()
+    assert platter.read_file(path) == left
+
+
+def test_a_log_that_was_replaced_has_lost_its_name() -> None:
+    platter, tape, path = grown()
+    platter.write_atomic(path, b"new")
+    assert not tape.is_named()
+    tape.write(b"unseen", 9)
+    tape.sync()
+    assert platter.read_file(path) == b"new"
+
+
+@grounded
+async def test_a_thread_does_its_work_later_and_is_heard_later_still(ground: Ground) -> None:
+    done: list[float] = []
+    work = ground.loop.run_in_executor(None, lambda: done.append(ground.loop.now))
+    assert not done
+    await work
+    assert 0.0 < done[0] < ground.loop.now
+
+
+@grounded
+async def test_noise_changes_every_write_and_nothing_else(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    ground.network.weather.noise = 1.0
+    whole = bytes(range(256))
+    for n in range(1, 30):
+        made.end.write(whole)
+        await asyncio.sleep(1.0)
+        assert accepted.data != whole * n
+    ground.network.weather.noise = 0.0
+    accepted.data = b""
+    made.end.write(whole)
+    await asyncio.sleep(1.0)
+    assert accepted.data == whole
+
+
+@grounded
+async def test_a_damaged_record_ends_its_link_and_no_other(ground: Ground) -> None:
+    site = Deployment(now=BEGIN)
+    clock = SimClock(Era(ground.loop))
+    server, client = site.member(Role.SERVER, clock=clock), site.member(Role.CLIENT, clock=clock)
+    site.certify(server.keyring, Kind.SERVER_TLS)
+    site.certify(client.keyring, Kind.CLIENT_TLS)
+    heard: list[Message] = []
+
+    async def answer(_channel: Channel, message: Message) -> Message:
+        heard.append(message)
+        return Pong(id=getattr(message, "id", 0))
+
+    listener = await Listener.start(
+        "c",
+        PORT,
+        endpoint=server.endpoint,
+        verify=server.verifier(roles=frozenset({Role.CLIENT}), client_ca_of=lambda: RESPONDER),
+        handler=answer,
+    )
+    links = [
+        await dial(
+            "c",
+            PORT,
+            endpoint=client.endpoint,
+            link_class=LinkClass.MEMBER,
+            verify=client.verifier(roles=frozenset({Role.SERVER})),
+        )
+        for _ in range(2)
+    ]
+    heard.clear()
+    ground.network.weather.noise = 1.0
+    asked = asyncio.ensure_future(links[0].request(Ping(id=1), timeout=600.0))
+    await asyncio.sleep(0.0)
+    await asyncio.sleep(0.001)
+    ground.network.weather.noise = 0.0
+    with pytest.raises(UnavailableError):
+        await asked
+    assert not [message for message in heard if isinstance(message, Ping) and message.id == 1]
+    assert links[0].is_closed
+    assert isinstance(await links[1].request(Ping(id=2)), Pong)
+    await listener.stop()
 
 
 @grounded
