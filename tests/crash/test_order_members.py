@@ -57,8 +57,7 @@ class Peer:
     """Whoever the daemon reports to. It holds every root, and marks what it hears.
 
     The marks are "NonceGet 1", "NonceGet 2", and so on, a type of message; "Ack of 1 under 0 1"
-    is of entry 1 and names keys under root 0; "key 1" is the first message over a link with a
-    key not seen before.
+    is of entry 1 and names keys under root 0; "key 1" is a link with a key not seen before.
     """
 
     def __init__(self, site: Deployment, role: Role) -> None:
@@ -86,10 +85,14 @@ class Peer:
         members = [c for c in self.links if c.link_class is LinkClass.MEMBER and c.is_open]
         return members[-1] if members else None
 
-    async def handle(self, channel: Channel, message: Message) -> Message:
+    def opened(self, channel: Channel) -> None:
+        """There is a link."""
+        self.links.append(channel)
         if channel.peer is not None and channel.peer.leaf.key_id not in self._keys:
             self._keys.add(channel.peer.leaf.key_id)
             self.mark("key")
+
+    async def handle(self, _channel: Channel, message: Message) -> Message:
         self.mark(self._name(message))
         match message:
             case NonceGet():
@@ -159,7 +162,7 @@ def check(calls: Calls, file: str, *, after: str, before: str, renamed: bool = T
     places = [place for place, what in enumerate(synced) if f"/{'.' * renamed}{file}" in what]
     assert places, (file, after, before, synced)
     if renamed:
-        assert any(what.endswith("/state") for what in synced[places[-1] :]), synced
+        assert any(what.endswith("/state") for what in synced[places[0] :]), synced
 
 
 def deployment_in(site: Site) -> Deployment:
@@ -192,7 +195,7 @@ async def reported_to(
             verify=peer.member.verifier(
                 roles=frozenset({Role.CLIENT, Role.HUB}), client_ca_of=lambda: peer.member.id
             ),
-            on_channel=peer.links.append,
+            on_channel=peer.opened,
         )
         try:
             yield trace
@@ -298,7 +301,7 @@ async def keep(hub: Peer, host: str, port: int) -> None:
             )
         except DialError:
             continue
-        hub.links.append(link)
+        hub.opened(link)
         await link.closed()
 
 
