@@ -185,6 +185,7 @@ async def _wire(deployment: Deployment) -> int:
             link,
             clock=endpoint.clock,
             scratch=endpoint.scratch,
+            turns=endpoint.turns,
             owner=Nobody(),
             high_water=endpoint.limits.send_high_water,
             lost=lambda: None,

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -33,6 +33,7 @@ from agents.runtime.errors import StateError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop, version
 from agents.runtime.listener import Listener
+from agents.runtime.network import Answer
 from agents.runtime.tasks import Tasks, first_of, until_stopped
 from pki import rotation
 from pki.certificates import Kind
@@ -182,14 +183,14 @@ class Client:
         await self.tasks.close()
         status.write()
 
-    async def handle(self, channel: Channel, message: Message) -> Message | None:
+    def handle(self, channel: Channel, message: Message) -> Answer | Awaitable[Answer]:
         """Answer a responder or a neighbour."""
         match message:
             case Ping():
                 self.received += 1
                 return pong(channel, message)
             case HeadNotice():
-                return await self.member.following.notice(channel, message)
+                return self.member.following.notice(channel, message)
             case LedgerGet():
                 return answer_ledger_get(self.member.trust, message)
             case PeerHello():

@@ -17,6 +17,7 @@ from agents.responder.enrolment import Binding, Enrolment
 from agents.responder.records import AckRecord, Credential
 from agents.responder.registry import Registry
 from agents.runtime.channel import Channel
+from agents.runtime.network import Answer
 from pki.acknowledgements import verify_ack
 from pki.errors import PKIError
 from pki.keys import KeyId
@@ -65,8 +66,9 @@ class Service:
         self._acknowledged = acknowledged
         self._head = head
         self._spread = spread
+        self._turns = member.endpoint.turns
 
-    async def handle(self, channel: Channel, message: Message) -> Message | None:
+    def handle(self, channel: Channel, message: Message) -> Answer | Awaitable[Answer]:
         """Answer one message; `agents.runtime.network.Handler`."""
         match message:
             case LedgerGet():
@@ -76,15 +78,22 @@ class Service:
             case NonceGet():
                 return self._enrolment.nonce(message)
             case Enrol():
-                return await self._enrolment.enrol(message, self._binding(channel))
+                return self._enrol(channel, message)
             case Register():
-                return await self._register(channel, message)
+                return self._register(channel, message)
             case Ack():
-                return await self._ack(channel, message)
+                return self._ack(channel, message)
             case _:
                 return Refused(reason="unknown", text=f"{type(message).__name__} is not for us")
 
+    # What takes signatures or the registry stands in line: see `agents.runtime.turns`.
+
+    async def _enrol(self, channel: Channel, message: Enrol) -> Message:
+        await self._turns.wait()
+        return await self._enrolment.enrol(message, self._binding(channel))
+
     async def _register(self, channel: Channel, message: Register) -> Message:
+        await self._turns.wait()
         answer = await self._registry.register(proven(channel), channel.remote[0], message)
         if isinstance(answer, Registered):
             return msgspec.structs.replace(answer, head=self._head(), spread=self._spread())
@@ -104,6 +113,7 @@ class Service:
         )
 
     async def _ack(self, channel: Channel, message: Ack) -> Done | Refused:
+        await self._turns.wait()
         try:
             record = ack_record(
                 message, role=proven(channel).name.role.value, now=self._member.clock.now()

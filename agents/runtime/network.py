@@ -28,6 +28,7 @@ from OpenSSL import SSL
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger, get_logger
+from agents.runtime.turns import Turns
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.limits import Limits
@@ -46,6 +47,7 @@ __all__ = [
     "Handler",
     "LinkError",
     "Verify",
+    "answered",
     "client_context",
 ]
 
@@ -58,6 +60,7 @@ Answer = Message | None
 Handler = Callable[["Channel", Message], Answer | Awaitable[Answer]]
 """Answers a request: at once, or with what is to be awaited for it. A request that is answered
 at once costs no task, which is a quarter of the work of a small one."""
+
 
 SCRATCH = 128 * 1024
 """Bytes read at once from a socket: a frame of 64 KiB with its records comes in one piece."""
@@ -94,6 +97,11 @@ def client_context(contexts: Contexts, link_class: LinkClass) -> SSL.Context:
             return contexts.discovery()
 
 
+async def answered(answer: Answer | Awaitable[Answer]) -> Answer:
+    """What a handler answers in the end."""
+    return answer if answer is None or isinstance(answer, Message) else await answer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One component's side of its links. Belongs to one event loop."""
@@ -113,6 +121,8 @@ class Endpoint:
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH)), repr=False)
     """The one read buffer of this loop: bytes leave it before the next read (36 KiB a
     connection would otherwise be 100)."""
+    turns: Turns = field(default_factory=Turns, repr=False)
+    """Where heavy work of this loop stands in line."""
 
 
 class LinkError(UnavailableError):

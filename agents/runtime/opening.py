@@ -128,6 +128,7 @@ class Opening:
             self._make_link,
             clock=side.endpoint.clock,
             scratch=side.endpoint.scratch,
+            turns=side.endpoint.turns,
             owner=self,
             high_water=side.endpoint.limits.send_high_water,
             lost=self._lost,

@@ -19,7 +19,8 @@ Rules:
 5. `write_blocked` is true while the link or the socket holds more than the high-water mark;
    who sends asks first. Nothing is dropped, so the mark is exceeded by one message at most
    for each sender that did.
-6. A link is made when TCP stands, not before: its deadlines start there, and who is at the
+6. A handshake waits its turn (`turns`): of all that arrive at once, one step is done in a turn.
+7. A link is made when TCP stands, not before: its deadlines start there, and who is at the
    other end decides what it is, or that there is none.
 """
 
@@ -29,9 +30,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from agents.runtime.clock import Clock
+from agents.runtime.turns import Turns
 from protocol.codes import CloseCode
 from protocol.link import Closed, Event, Link, Opened, Received
 from protocol.messages import Message
+from protocol.states import State
+
+_HANDSHAKE: Final[State] = State.HANDSHAKE  # not looked up at each read
 
 __all__ = ["LINGER", "LINGER_BYTES", "Nobody", "Owner", "Wire"]
 
@@ -90,6 +95,7 @@ class Wire(asyncio.BufferedProtocol):
         make_link: Makes the machine for a connection, or gives None, and it is dropped.
         scratch: The read buffer, shared by all wires of a loop: between `get_buffer` and
             `buffer_updated` no other wire runs.
+        turns: Where the steps of a handshake stand in line.
         owner: Is told; may be replaced at any time.
         lost: Is called once when a connection that was made is gone.
         high_water: Bytes waiting to be written above which `write_blocked` is true.
@@ -113,6 +119,7 @@ class Wire(asyncio.BufferedProtocol):
         "_timer",
         "_timer_due",
         "_transport",
+        "_turns",
         "gone",
         "owner",
     )
@@ -123,6 +130,7 @@ class Wire(asyncio.BufferedProtocol):
         *,
         clock: Clock,
         scratch: memoryview,
+        turns: Turns,
         owner: Owner,
         high_water: int,
         lost: Callable[[], None],
@@ -131,6 +139,7 @@ class Wire(asyncio.BufferedProtocol):
         self._make_link: Callable[[asyncio.Transport], Link | None] | None = make_link
         self._clock = clock
         self._scratch = scratch
+        self._turns = turns
         self._high_water = high_water
         self._lost: Callable[[], None] | None = lost
         self._loop = asyncio.get_running_loop()
@@ -242,8 +251,25 @@ class Wire(asyncio.BufferedProtocol):
             if self._discarded > LINGER_BYTES:
                 self.abort()
             return
-        # No copy: OpenSSL takes one, and what the link keeps of a handshake it copies itself.
-        self._after(self.link.receive_data(self._scratch[:nbytes], self._clock.monotonic()))
+        if self.link.state is _HANDSHAKE:
+            self._handshake(bytes(self._scratch[:nbytes]))
+        else:
+            # No copy: OpenSSL takes one.
+            self._take(self._scratch[:nbytes])
+
+    def _handshake(self, data: bytes) -> None:
+        """Take a step of the handshake when it is its turn, and read no further until then."""
+
+        def step() -> None:
+            self.resume()
+            if not self._ended:
+                self._take(data)
+
+        if not self._turns.run(step):
+            self.pause()
+
+    def _take(self, data: bytes | memoryview) -> None:
+        self._after(self.link.receive_data(data, self._clock.monotonic()))
 
     def eof_received(self) -> bool:
         """The peer has ended; there is no half-close over TLS, so have we."""

@@ -13,7 +13,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,6 +39,7 @@ from agents.runtime.errors import AgentError, StateError, UnavailableError
 from agents.runtime.files import DISK, Files, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
+from agents.runtime.network import Answer
 from agents.runtime.statefiles import LEDGER
 from agents.runtime.tasks import Tasks, first_of, until_stopped
 from agents.runtime.trouble import Trouble
@@ -255,11 +256,11 @@ class Server:
             await until_stopped(stop, loops)
         status.write()
 
-    async def handle(self, channel: Channel, message: Message) -> Message | None:
+    def handle(self, channel: Channel, message: Message) -> Answer | Awaitable[Answer]:
         """Answer a client or a hub."""
         if isinstance(message, Relay):
-            return await self.infrastructure.relay(channel, message)
-        return await self.service.handle(channel, message)
+            return self.infrastructure.relay(channel, message)
+        return self.service.handle(channel, message)
 
     async def certify(self, kind: Kind, reason: str) -> None:
         """Renew one of our own keys, and show it from now on."""

@@ -41,7 +41,7 @@ from agents.runtime.errors import UnavailableError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
-from agents.runtime.network import Address
+from agents.runtime.network import Address, answered
 from agents.runtime.tasks import Tasks, until_stopped
 from agents.zone_server.config import Config
 from agents.zone_server.records import ZoneRecords
@@ -199,7 +199,7 @@ class ZoneServer:
 
     async def handle_client(self, channel: Channel, message: Message) -> Message | None:
         """Answer a client."""
-        answer = await self.service.handle(channel, message)
+        answer = await answered(self.service.handle(channel, message))
         if self.registry.changed:
             self.reporting.poke()
         return answer

@@ -19,6 +19,7 @@ from agents.runtime import logs
 from agents.runtime.channel import Channel, Handler
 from agents.runtime.errors import UnavailableError
 from agents.runtime.listener import Listener
+from agents.runtime.network import answered
 from pki import rotation
 from pki.certificates import Kind
 from pki.names import Role
@@ -155,12 +156,12 @@ class Responder:
         """Answer, truly or not."""
         self.received.append(message)
         if self.answering is not None:
-            return await self.answering(channel, message)
+            return await answered(self.answering(channel, message))
         return await self.honest(channel, message)
 
     async def honest(self, channel: Channel, message: Message) -> Message | None:
         """What the real rooms answer."""
-        return await self._service.handle(channel, message)
+        return await answered(self._service.handle(channel, message))
 
     def _opened(self, channel: Channel) -> None:
         self.opened.append(channel)

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from agents.responder.service import ack_record
+from agents.runtime.network import answered
 from agents.server.app import Server
 from pki.certificates import Kind
 from pki.errors import SignatureError
@@ -51,7 +52,7 @@ def stranger(exporter: bytes = b"\x66" * 32) -> FakeChannel:
 
 
 async def say(server: Server, link: FakeChannel, message: Message) -> Message | None:
-    return await server.service.handle(link.channel, message)
+    return await answered(server.service.handle(link.channel, message))
 
 
 def last_ack(server: Server, component: Component, *credentials: Credential) -> Ack:

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import hashlib
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -15,6 +17,7 @@ from agents.runtime.errors import StateError
 from agents.runtime.listener import Listener
 from agents.runtime.network import DialError, LinkError
 from agents.runtime.remedies import REMEDIES
+from agents.runtime.turns import Turns
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Link
@@ -362,6 +365,40 @@ class TestAdmission:
             assert 0 < failure.value.retry_after <= 60
             await discover("127.0.9.2")  # another address has its own
             assert await works(site)  # members are not discoverers
+
+
+class Watched(Turns):
+    """Knows how long its line has been."""
+
+    longest = 0
+
+    def run(self, work: Callable[[], None]) -> bool:
+        done = super().run(work)
+        self.longest = max(self.longest, len(self))
+        return done
+
+
+@on_uvloop
+class TestTurns:
+    async def test_handshakes_that_come_at_once_stand_in_line(self) -> None:
+        turns = Watched()
+        async with listening(at=replace(endpoint("server"), turns=turns)) as site:
+            channels = await asyncio.gather(*(connect(site) for _ in range(16)))
+            assert turns.longest > 0
+            assert all(channel.is_open for channel in channels)
+            assert len(turns) == 0
+
+    async def test_who_goes_while_it_stands_in_line_is_forgotten(self) -> None:
+        turns = Watched()
+        async with listening(at=replace(endpoint("server"), turns=turns)) as site:
+            for number in range(50):
+                turns.run(lambda: None)
+                if number == 25:
+                    _, writer = await stranger(site)
+                    writer.write(b"\x16\x03\x01\x40\x00" + bytes(100))
+                    writer.transport.abort()
+            await until(lambda: not site.listener.connections and not len(turns))
+            assert await works(site)
 
 
 @on_uvloop

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from agents.runtime.errors import UnavailableError
+from agents.runtime.network import answered
 from agents.server.app import Server
 from agents.server.operations import ServerOperations
 from pki.certificates import Kind
@@ -92,7 +93,7 @@ async def test_renewals_are_spread_by_fleet_and_capacity(server: Server) -> None
     for n in range(4):
         link = await linked(server, Kind.CLIENT_TLS)
         message = Register(host="a", port=4000, address=f"127.0.1.{n + 1}", full=True)
-        await server.handle(link.channel, message)
+        await answered(server.handle(link.channel, message))
     server.announcing.rotated(b"head")
     await settle()
     assert client.told == [HeadNotice(head=b"head", spread=4 / CAPACITY)]

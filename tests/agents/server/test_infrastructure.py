@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from agents.responder.records import ClientRecord
+from agents.runtime.network import answered
 from agents.server.app import Server
 from agents.server.infrastructure import KINDS, SILENT_AFTER
 from agents.server.store import approvals
@@ -100,7 +101,7 @@ async def relay(
         inner_type=inner.FRAME,
         inner=codec.encode_body(inner),
     )
-    answer = await server.handle(hub.channel, envelope)
+    answer = await answered(server.handle(hub.channel, envelope))
     if isinstance(answer, Relayed):
         return codec.decode(FrameType(answer.inner_type), answer.inner)
     return answer
@@ -287,7 +288,7 @@ async def test_an_id_is_proven_or_there_is_none(
     envelope = Relay(
         zone=zone, proven=proven, inner_type=inner.FRAME, inner=codec.encode_body(inner)
     )
-    refused(await server.handle(hub.channel, envelope), "envelope")
+    refused(await answered(server.handle(hub.channel, envelope)), "envelope")
     assert server.infrastructure.zones == {}
 
 
@@ -307,7 +308,7 @@ async def test_what_is_no_message_is_refused(
     server: Server, hub: FakeChannel, inner_type: int, inner: bytes
 ) -> None:
     envelope = Relay(zone=b"\x01" * 16, proven=True, inner_type=inner_type, inner=inner)
-    refused(await server.handle(hub.channel, envelope), "envelope")
+    refused(await answered(server.handle(hub.channel, envelope)), "envelope")
     assert server.infrastructure.zones == {}
 
 

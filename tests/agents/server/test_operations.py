@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from agents.responder.records import AckRecord, Credential
 from agents.runtime.errors import StateError
+from agents.runtime.network import answered
 from agents.server.app import Server
 from agents.server.errors import OperationError
 from agents.server.operations import ServerOperations
@@ -66,7 +67,7 @@ class Machine:
             full=True,
             token=self.token,
         )
-        answer = await self.server.handle(self.link.channel, message)
+        answer = await answered(self.server.handle(self.link.channel, message))
         assert isinstance(answer, Registered), answer
         self.token = answer.token
 
