@@ -211,8 +211,9 @@ def _later(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _kills(seed: int) -> Plan:
-    """The server is killed again and again, soon after it was started."""
-    return Plan(seed, Cast(5), tuple((2.3 + n * 0.07, Kill(0, power=False)) for n in range(25)))
+    """The server is killed while the first clients register."""
+    settling = 0.9 + seed * 0.1
+    return Plan(seed, Cast(5), ((5.0, Kill(0, power=False)),) * 3, settling)
 
 
 def _resets(seed: int) -> Plan:
