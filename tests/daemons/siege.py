@@ -224,8 +224,9 @@ def knock(
     roots: tuple[bytes, ...],
     server_side: bool = False,
     history: Callable[[LedgerGet], LedgerEntries] = nothing_new,
+    source: str = "127.0.0.1",
 ) -> Talk:
     """Dial as an attacker; `server_side` like a hub at a zone server's hub port."""
     link = make_link(shown, roots, role=role, victim=victim, server_side=server_side)
-    with socket.create_connection((host, port)) as sock:
+    with socket.create_connection((host, port), source_address=(source, 0)) as sock:
         return talk(sock, link, asks=True, history=history)
