@@ -3,6 +3,9 @@
 The identity key signs slot, n and entry id; the responder relays it unchanged, so the server
 counts coverage (B12) from words that nobody on the way can make up. With it goes what this
 component holds: coverage says *moved* once every certificate ends at the newest root.
+
+Who hears it keeps what arrives last. Over two links the older word can arrive last, also when
+its link was given up meanwhile, so while one has no answer none counts as said: it is due again.
 """
 
 from agents.member.keyring import Keyring
@@ -23,6 +26,9 @@ class Acknowledgement:
         self._keyring = keyring
         self._trust = trust
         self._said: tuple[bytes, State] | None = None
+        self._under_way = 0
+        self._doubtful = False
+        """Whether another one may arrive after the next that is answered, or has."""
 
     def due(self, responder: bytes) -> bool:
         """Whether this responder has not heard our present state."""
@@ -34,11 +40,18 @@ class Acknowledgement:
         Raises:
             UnavailableError: the link broke.
         """
-        state = self._state()
-        for slot in self._trust.slots:
-            if not isinstance(await channel.request(self._ack(slot)), Done):
-                return False
-        self._said = responder, state
+        state, answered = self._state(), False
+        self._under_way += 1
+        try:
+            for slot in self._trust.slots:
+                if not isinstance(await channel.request(self._ack(slot)), Done):
+                    return False
+            answered = True
+        finally:
+            self._under_way -= 1
+            self._doubtful |= not answered
+        alone = not self._under_way and not self._doubtful
+        self._said, self._doubtful = (responder, state) if alone else None, self._under_way > 0
         return True
 
     def _ack(self, slot: bytes) -> Ack:

@@ -1,5 +1,8 @@
 """What a responder is told of how far this component has followed."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from agents.member.acknowledgement import Acknowledgement
@@ -12,6 +15,7 @@ from pki.errors import SignatureError
 from pki.names import Role
 from protocol.messages import Ack, Done, Message, Refused
 from tests.support.channels import FakeChannel
+from tests.support.clock import settle
 from tests.support.deployment import Deployment
 
 SERVER, OTHER = bytes(16), bytes(range(16))
@@ -63,6 +67,49 @@ async def test_says_what_certificates_are_held() -> None:
         site.root_id(),
         int(held.leaf.not_after.timestamp()),
     )
+
+
+class Slow(FakeChannel):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    async def request(self, message: Message, **options: Any) -> Message:  # noqa: ANN401
+        await self.answers.wait()
+        return Done()
+
+
+@pytest.mark.parametrize("first_ends", ["before", "after", "never"])
+async def test_of_two_at_once_none_counts_as_said_for_the_older_may_arrive_last(
+    first_ends: str,
+) -> None:
+    site, member, acknowledgement = made()
+    old, new = Slow(), Slow()
+    first = asyncio.create_task(acknowledgement.send(old.channel, SERVER))
+    await settle()
+    site.certify(member.keyring, Kind.CLIENT_TLS)
+    second = asyncio.create_task(acknowledgement.send(new.channel, SERVER))
+    await settle()
+    match first_ends:
+        case "before":
+            old.answers.set()
+            await first
+        case "never":
+            first.cancel()
+            await settle()
+        case _:
+            pass
+    new.answers.set()
+    await second
+    assert acknowledgement.due(SERVER)
+    old.answers.set()
+    await settle()
+    assert acknowledgement.due(SERVER)
+    for _ in range(2):
+        await said(acknowledgement)
+    assert not acknowledgement.due(SERVER)
 
 
 async def test_is_said_once() -> None:
