@@ -26,7 +26,8 @@ from pki.certificates import Kind as CertificateKind
 from pki.entries import Kind
 from pki.ledger import CHECKS
 from pki.succession import Succession
-from tests.simulation.acts import Kill, Reset, Storm
+from tests.simulation.acts import Kill, Reset, Rotate, Storm, Struck
+from tests.simulation.disk import Failure, Strike
 from tests.simulation.plan import Cast, Plan, draw
 
 __all__ = ["MUTANTS"]
@@ -173,6 +174,17 @@ def nothing_is_synced() -> Iterator[None]:
 
 
 @contextmanager
+def a_useless_log_is_kept() -> Iterator[None]:
+    """A zone server goes on after an fsync that failed, and can record nothing any more."""
+
+    async def never(self: ZoneRecords) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with patch.object(ZoneRecords, "failed", never):
+        yield
+
+
+@contextmanager
 def hubs_pass_nothing_on() -> Iterator[None]:
     """What happens inside is not told outwards."""
 
@@ -216,6 +228,12 @@ def _kills(seed: int) -> Plan:
     return Plan(seed, Cast(5), ((5.0, Kill(0, power=False)),) * 3, settling)
 
 
+def _failed_sync(seed: int) -> Plan:
+    """The next fsync of a zone server's log fails."""
+    struck = Struck(Cast(1, 1, 1).zone_servers[0], 1, Strike(Failure.AFTER, kill=False))
+    return Plan(seed, Cast(1, 1, 1), ((90.0, struck), (5.0, Rotate())), 30.0)
+
+
 def _resets(seed: int) -> Plan:
     """Hardly a link that stands for long."""
     return Plan(seed, Cast(5), ((0.0, Storm(1.0, 0.1)), *((1.5, Reset(0.5)) for _ in range(40))))
@@ -235,6 +253,7 @@ MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
     "nobody looks for news": (nobody_looks_for_news, draw, range(2), "does not follow"),
     "zone records are late": (zone_records_are_written_late, draw, DARK, "on no record"),
     "zone records are not synced": (nothing_is_synced, draw, DARK, "on no record"),
+    "a useless log is kept": (a_useless_log_is_kept, _failed_sync, range(3), "does not follow"),
     "hubs pass nothing on": (hubs_pass_nothing_on, draw, DARK, "does not follow"),
     "a zone's CA stays": (zone_servers_keep_their_ca, draw, DARK, "does not follow"),
 }
