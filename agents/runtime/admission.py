@@ -9,6 +9,10 @@ once, and a discovery link whatever it asks for. So:
     discovery links of one address    the same: what it wants is known only after the handshake
     and `courtesies` such handshakes  nothing: the connection is dropped
 
+Where handshakes are the bound, the oldest one makes way for a newcomer if its peer has let it
+stand for `patience`: an honest peer needs three round trips, and who begins handshakes at many
+addresses only to hold the places holds each of them no longer than that.
+
 Everything is counted, nothing is timed but the discovery buckets; `now` is network time.
 Not safe for concurrent use.
 """
@@ -43,6 +47,13 @@ class Admission:
         48,
         "Handshakes in flight of one address: who begins many and ends none leaves room.",
         minimum=1,
+    )
+    patience: float = option(
+        2.0,
+        "How old a handshake has to be to make way for a newcomer where all places are taken.",
+        "seconds",
+        minimum=0,
+        maximum=3600,
     )
     courtesies: int = option(
         16, "Handshakes in flight beyond those, only to say when to come back.", minimum=0
@@ -146,6 +157,11 @@ class Gate:
         return self._total
 
     @property
+    def full(self) -> bool:
+        """Whether every handshake that may be in flight is."""
+        return self._in_flight[Pass.ENTER] >= self.admission.handshakes
+
+    @property
     def handshakes(self) -> int:
         """Handshakes in flight, courtesies included."""
         return self._in_flight.total()
@@ -163,7 +179,7 @@ class Gate:
         elif self._begun[address] >= bound.handshakes_per_address:
             verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
             reason = f"{bound.handshakes_per_address} handshakes in flight of one address"
-        elif self._in_flight[Pass.ENTER] >= bound.handshakes:
+        elif self.full:
             verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
             reason = f"{bound.handshakes} handshakes in flight"
         if verdict is Pass.COURTESY and self._in_flight[Pass.COURTESY] >= bound.courtesies:

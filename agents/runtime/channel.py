@@ -162,6 +162,11 @@ class Channel:
         return self._endpoint.log.bind(link=self.id, peer=self.name)
 
     @property
+    def _fingerprint(self) -> str:
+        """Whose key was proven here, for people; "-" where none was."""
+        return "-" if self.peer is None else self.peer.leaf.fingerprint
+
+    @property
     def is_closed(self) -> bool:
         """Whether it has ended."""
         return self.on_closed.done()
@@ -330,7 +335,13 @@ class Channel:
             "trace": self.trace,
         }
         if event.code in OFFENCES and not event.by_peer:
-            self._log.warning("link.closed", **said, remedy=REMEDIES[code])
+            self._log.warning(
+                "link.closed",
+                **said,
+                fingerprint=self._fingerprint,
+                expected=f"what {self.name} may say on this link, within its limits",
+                remedy=REMEDIES[code],
+            )
         else:
             self._log.info("link.closed", **said)
 
@@ -465,7 +476,7 @@ class Channel:
             kind=self.kind,
             remote=self.remote,
             type=type(message).__name__,
-            fingerprint="-" if self.peer is None else self.peer.leaf.fingerprint,
+            fingerprint=self._fingerprint,
             expected=f"{self.name} alone",
             reason=answer.text,
             remedy="compare the versions of both sides; if equal, treat the peer as hostile",

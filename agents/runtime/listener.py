@@ -59,7 +59,7 @@ class Listener:
         self._on_channel = on_channel
         self._on_refused = on_refused
         self._server: asyncio.Server | None = None
-        self._openings: set[Opening] = set()
+        self._openings: dict[Opening, _Visit] = {}  # the oldest first
         self.channels: set[Channel] = set()
         """Links that are open."""
         self.host = ""
@@ -174,12 +174,23 @@ class Listener:
             await channel.gone()
 
     def _accept(self) -> Wire:
-        opening = Opening(self._side, _Visit(self, self._gate))
-        self._openings.add(opening)
+        visit = _Visit(self, self._gate)
+        opening = Opening(self._side, visit)
+        self._openings[opening] = visit
         return opening.wire
 
+    def _make_way(self) -> None:
+        """Have the oldest handshake end, if it is old enough, for somebody who comes now."""
+        for opening, visit in self._openings.items():
+            if visit.holds_a_place:
+                if self.clock.monotonic() - visit.since >= self._gate.admission.patience:
+                    opening.refused("dropped", "its handshake did not end, and others waited")
+                    visit.settle(opening)
+                    opening.wire.abort()
+                return
+
     def _done(self, opening: Opening, result: Channel | Closed) -> None:
-        self._openings.discard(opening)
+        self._openings.pop(opening, None)
         if isinstance(result, Channel):
             self.channels.add(result)
             result.on_closed.add_done_callback(lambda _closed: self.channels.discard(result))
@@ -189,13 +200,13 @@ class Listener:
             self._on_refused(opening.remote, result)
 
     def _lost(self, opening: Opening) -> None:
-        self._openings.discard(opening)
+        self._openings.pop(opening, None)
 
 
 class _Visit:
     """What the gate knows of one connection, from its arrival to its end."""
 
-    __slots__ = ("_gate", "_listener", "_pass", "_reason", "_retry_after", "_settled")
+    __slots__ = ("_gate", "_listener", "_pass", "_reason", "_retry_after", "_settled", "since")
 
     def __init__(self, listener: Listener, gate: Gate) -> None:
         self._listener = listener
@@ -204,8 +215,17 @@ class _Visit:
         self._retry_after = 0.0
         self._reason = ""
         self._settled = False
+        self.since = listener.clock.monotonic()
+        """Network time of its arrival."""
+
+    @property
+    def holds_a_place(self) -> bool:
+        """Whether its handshake is one of those that are counted."""
+        return self._pass is Pass.ENTER and not self._settled
 
     def arrived(self, opening: Opening) -> bool:
+        if self._gate.full:
+            self._listener._make_way()
         verdict, self._retry_after, self._reason = self._gate.arrive(opening.remote[0])
         if verdict is Pass.DROP:
             opening.refused("dropped", self._reason)
@@ -225,17 +245,18 @@ class _Visit:
         return None
 
     def done(self, opening: Opening, result: Channel | Closed) -> None:
-        self._settle(opening)
+        self.settle(opening)
         self._listener._done(opening, result)
 
     def lost(self, opening: Opening) -> None:
         self._listener._lost(opening)
-        self._settle(opening)
+        self.settle(opening)
         if self._pass is not None:
             self._gate.left(opening.remote[0])
             self._pass = None
 
-    def _settle(self, opening: Opening) -> None:
+    def settle(self, opening: Opening) -> None:
+        """Its handshake is over, however."""
         if self._pass is not None and not self._settled:
             self._settled = True
             self._gate.settled(self._pass, opening.remote[0])

@@ -287,7 +287,7 @@ class TestRefusals:
 class TestAdmission:
     @pytest.mark.req("E6")
     async def test_a_flood_of_half_open_connections_is_bounded(self) -> None:
-        bound = Admission(handshakes=5, courtesies=3)
+        bound = Admission(handshakes=5, courtesies=3, patience=3600)
         with logged() as lines:
             async with listening(admission=bound) as site:
                 flood = [await stranger(site) for _ in range(40)]
@@ -306,7 +306,7 @@ class TestAdmission:
 
     @pytest.mark.req("E6")
     async def test_a_member_that_comes_in_a_flood_is_told_when_to_come_back(self) -> None:
-        bound = Admission(handshakes=2, courtesies=3, busy_retry_after=7.5)
+        bound = Admission(handshakes=2, courtesies=3, busy_retry_after=7.5, patience=3600)
         async with listening(admission=bound) as site:
             flood = [await stranger(site) for _ in range(2)]
             await until(lambda: site.listener.handshakes == 2)
@@ -319,6 +319,24 @@ class TestAdmission:
                 writer.close()
             await until(lambda: site.listener.handshakes == 0)
             assert await works(site)
+
+    @pytest.mark.req("E6")
+    async def test_the_oldest_handshake_that_does_not_end_makes_way(self) -> None:
+        bound = Admission(handshakes=2, courtesies=0, patience=0.0)
+        with logged() as lines:
+            async with listening(admission=bound) as site:
+                reader, oldest = await stranger(site)
+                await until(lambda: site.listener.handshakes == 1)
+                _, younger = await stranger(site)
+                await until(lambda: site.listener.handshakes == 2)
+                assert await works(site)
+                assert await is_dropped(reader)
+                assert site.listener.handshakes == 1
+                younger.close()
+                oldest.close()
+        (dropped,) = [line for line in lines if line.get("reason") == "dropped"]
+        assert dropped["got"] == "its handshake did not end, and others waited"
+        assert dropped["remote"] == list(oldest.get_extra_info("sockname"))
 
     @pytest.mark.req("E6")
     @pytest.mark.parametrize("link_class", list(LinkClass))
