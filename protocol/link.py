@@ -131,6 +131,26 @@ class Link:
             that does not fit the class.
     """
 
+    __slots__ = (
+        "_bound",
+        "_buffered",
+        "_chain",
+        "_deadline",
+        "_decoder",
+        "_handshake_bytes",
+        "_idle_timeout",
+        "_limits",
+        "_link_class",
+        "_local_role",
+        "_peer",
+        "_queue",
+        "_sendable",
+        "_server_side",
+        "_state",
+        "_tls",
+        "_verify",
+    )
+
     def __init__(
         self,
         context: SSL.Context,
@@ -157,7 +177,7 @@ class Link:
         self._local_role = local_role
         self._verify = verify
         self._link_class = link_class
-        self._limits = limits or Limits()
+        self._limits = limits or _LIMITS
         self._deadline = handshake_deadline
         self._idle_timeout = idle_timeout
         self._state = State.HANDSHAKE
@@ -165,7 +185,7 @@ class Link:
         self._chain: tuple[bytes, ...] = ()
         self._handshake_bytes = 0
         self._sendable: frozenset[type[Message]] = frozenset()
-        self._decoder = FrameDecoder(self._accept(frozenset({Hello, Close})), "a link before HELLO")
+        self._decoder = FrameDecoder(self._accept(_BEFORE_HELLO), "a link before HELLO")
         self._queue: list[bytes] = []
         self._buffered = 0
 
@@ -435,6 +455,9 @@ class Link:
         events.append(replace(closed, shown_chain=shown))
 
 
+_LIMITS: Final = Limits()
+
+
 def _limits_of(
     frames: Mapping[FrameType, int], types: frozenset[type[Message]]
 ) -> Mapping[int, int]:
@@ -447,6 +470,7 @@ def _usual_limits(types: frozenset[type[Message]]) -> Mapping[int, int]:
     return _limits_of(FRAME_LIMITS, types)
 
 
+_BEFORE_HELLO: Final = frozenset({Hello, Close})
 _HELLO: Final = {
     LinkClass.DISCOVERY: Hello(link="discovery"),
     LinkClass.ENROLMENT: Hello(link="enrolment"),

@@ -274,6 +274,7 @@ class Wire(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The peer has ended; there is no half-close over TLS, so have we."""
         if not self._ended:
+            self._lingering = True  # there is no end of its to wait for any more
             self._after(self.link.receive_eof(self._clock.monotonic()))
         return False  # the transport writes what it has, and closes
 
