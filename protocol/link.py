@@ -470,7 +470,7 @@ def _usual_limits(types: frozenset[type[Message]]) -> Mapping[int, int]:
     return _limits_of(FRAME_LIMITS, types)
 
 
-_BEFORE_HELLO: Final = frozenset({Hello, Close})
+_BEFORE_HELLO: Final[frozenset[type[Message]]] = frozenset({Hello, Close})
 _HELLO: Final = {
     LinkClass.DISCOVERY: Hello(link="discovery"),
     LinkClass.ENROLMENT: Hello(link="enrolment"),
