@@ -31,7 +31,8 @@ Requests in:
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import functools
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -423,9 +424,11 @@ class Channel:
         task = self._loop.create_task(self._finish(message, answer, trace))
         self._tasks.add(task)
         _RUNNING.add(task)
-        task.add_done_callback(self._handled)
+        task.add_done_callback(functools.partial(self._handled, answer))
 
-    def _handled(self, task: asyncio.Task[None]) -> None:
+    def _handled(self, answer: Message | Awaitable[Answer], task: asyncio.Task[None]) -> None:
+        if isinstance(answer, Coroutine):
+            answer.close()  # nothing, unless the task was cancelled before its first step
         self._tasks.discard(task)
         _RUNNING.discard(task)
         self._serve_queue()
