@@ -69,7 +69,7 @@ class Sizes:
 
 FULL = Sizes(
     rounds=5,
-    handshakes=1200,  # more than the 1,024 certificates that the product remembers
+    handshakes=1200,  # each with a certificate of its own; the first hundred warm up
     exchanges=64 * 150,
     pipelined=8 * 4000,
     bulk=8 * 250,
