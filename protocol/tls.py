@@ -1,4 +1,4 @@
-"""TLS 1.2 without I/O: OpenSSL over two memory BIOs, tuned by public calls alone.
+"""TLS 1.2 without I/O: OpenSSL over two memory BIOs.
 
 What every context keeps to, each for a reason that a test in
 `tests/protocol/test_tls_facts.py` repeats:
@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
+from protocol.calls import CALLS
 from protocol.errors import (
     AlertError,
     DistrustedError,
@@ -257,7 +258,7 @@ class TLS:
         except TLSError as exc:
             # Whole records before the offence count: they could have come alone.
             broken = exc
-        self._connection.bio_write(data)
+        CALLS.put(self._connection, data)
         if not self.handshake_done:
             self._handshake()
         plaintext = self._read(broken is not None) if self.handshake_done else b""
@@ -280,7 +281,7 @@ class TLS:
         if not plaintext:
             return
         try:
-            self._connection.send(plaintext)
+            CALLS.write(self._connection, plaintext)
         except SSL.Error as exc:
             raise LocalProtocolError(f"cannot write: {_reason(exc)}") from exc
         records = -(-len(plaintext) // MAX_PLAINTEXT)
@@ -289,7 +290,7 @@ class TLS:
     def data_to_send(self) -> bytes:
         """Return the ciphertext to write to the peer now, once."""
         if self._unread:
-            self._out.append(self._connection.bio_read(self._unread))
+            self._out.append(CALLS.take(self._connection, self._unread))
             self._unread = 0
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
@@ -354,10 +355,10 @@ class TLS:
         pieces: list[bytes] = []
         try:
             while due > 0:  # a call returns at most one record
-                pieces.append(self._connection.recv(min(due, MAX_PLAINTEXT)))
+                pieces.append(CALLS.read(self._connection, min(due, MAX_PLAINTEXT)))
                 due -= len(pieces[-1])
             while probe:
-                pieces.append(self._connection.recv(MAX_PLAINTEXT))
+                pieces.append(CALLS.read(self._connection, MAX_PLAINTEXT))
         except SSL.WantReadError:
             self._scanner.plaintext += due
         except SSL.ZeroReturnError:
@@ -374,7 +375,7 @@ class TLS:
         size = _HANDSHAKE_READ
         while size == _HANDSHAKE_READ:  # less was all, and costs no exception
             try:
-                self._out.append(self._connection.bio_read(_HANDSHAKE_READ))
+                self._out.append(CALLS.take(self._connection, _HANDSHAKE_READ))
             except SSL.WantReadError:
                 return
             size = len(self._out[-1])

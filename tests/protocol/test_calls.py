@@ -1,0 +1,109 @@
+"""The direct calls of OpenSSL do what pyOpenSSL's public ones do, errors included."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from OpenSSL._util import lib
+
+import protocol.calls
+import protocol.tls
+from protocol.calls import CALLS, Calls, Direct, Public
+from protocol.tls import TLS
+from tests.protocol.pairs import contexts
+
+SIZES = [1, 200, 4096, 4097, 16384, 16385, 300_000]
+CUT = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record that nobody has encrypted."""
+
+
+@pytest.fixture(params=[Public(), Direct()], ids=["public", "direct"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    chosen: Calls = request.param
+    monkeypatch.setattr(protocol.tls, "CALLS", chosen)
+    return chosen
+
+
+def joined() -> tuple[TLS, TLS]:
+    """The client and the server of a connection that stands."""
+    client = TLS(contexts("client", server_side=False), server_side=False)
+    server = TLS(contexts("server", server_side=True), server_side=True)
+    while flight := client.data_to_send():
+        server.receive(flight)
+        client.receive(server.data_to_send())
+    server.receive(client.data_to_send())
+    assert server.handshake_done
+    return client, server
+
+
+def test_here_the_direct_ones_are_used() -> None:
+    assert isinstance(CALLS, Direct)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("lent", [bytes, bytearray, memoryview])
+def test_bytes_arrive_as_they_were(calls: Calls, size: int, lent: Callable[[bytes], Any]) -> None:
+    client, server = joined()
+    data = bytes(range(256)) * (size // 256 + 1)
+    client.write(data)
+    assert server.receive(lent(client.data_to_send())) == data
+    server.write(data[:size])
+    assert client.receive(lent(server.data_to_send())) == data[:size]
+
+
+def test_nothing_to_read_and_nothing_to_take_are_said_in_the_same_way(calls: Calls) -> None:
+    connection = joined()[1]._connection
+    with pytest.raises(SSL.WantReadError):
+        calls.read(connection, 100)
+    with pytest.raises(SSL.WantReadError):
+        calls.take(connection, 100)
+
+
+def test_an_end_is_an_end(calls: Calls) -> None:
+    client, server = joined()
+    client._connection.shutdown()
+    calls.put(server._connection, calls.take(client._connection, 1000))
+    with pytest.raises(SSL.ZeroReturnError):
+        calls.read(server._connection, 100)
+
+
+def test_a_record_that_was_forged_breaks_the_connection_with_its_reason(calls: Calls) -> None:
+    _, server = joined()
+    server.receive(CUT)
+    assert "decryption failed" in str(server.failure) or "bad record mac" in str(server.failure)
+
+
+def test_a_record_is_cut_as_it_is_asked_for(calls: Calls) -> None:
+    client, server = joined()
+    client.write(b"0123456789")
+    calls.put(server._connection, client.data_to_send())
+    assert calls.read(server._connection, 4) == b"0123"
+    assert calls.read(server._connection, 100) == b"456789"
+
+
+def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
+    connection = SSL.Connection(contexts("client", server_side=False), None)
+    connection.set_connect_state()
+    with pytest.raises(SSL.Error):
+        calls.write(connection, b"too early")
+
+
+@pytest.mark.parametrize("missing", ["BIO_write", "BIO_read", "SSL_read"])
+def test_without_what_is_reached_for_the_public_ones_are_used(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"BIO_write", "BIO_read", "SSL_read"} - {missing}
+    present = {name: getattr(lib, name) for name in names}
+    monkeypatch.setattr(protocol.calls, "lib", SimpleNamespace(**present))
+    assert isinstance(protocol.calls._chosen(), Public)
+
+
+def test_calls_that_give_other_bytes_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(Direct):
+        def put(self, connection: object, data: bytes | bytearray | memoryview) -> None:
+            super().put(connection, bytes(data)[1:])
+
+    monkeypatch.setattr(protocol.calls, "Direct", Other)
+    assert isinstance(protocol.calls._chosen(), Public)
