@@ -1,15 +1,13 @@
 """The four calls of OpenSSL that every record passes, without what pyOpenSSL puts around them.
 
-pyOpenSSL gives each call a buffer of its own, and asks after each how it went: 1 microsecond and
-more, four times for a request and its answer, where OpenSSL itself takes half of that for all
-four. Here the buffer is one for all connections of a thread, and only a call that gave nothing is
-asked why, by pyOpenSSL's own question, so that its errors are the same.
+pyOpenSSL checks what it is given and asks after each call how it went: 1 microsecond and more,
+four times for a request and its answer, where OpenSSL itself takes half of that for all four. Here
+only a call that gave nothing is asked why, by pyOpenSSL's own question, so its errors are the same.
 
 This reaches into pyOpenSSL (ADR 0011). A self-test when this module is imported tries what is
 reached for; where it is not there, or not what it was, pyOpenSSL's public calls are used.
 """
 
-import threading
 from typing import Any, Final, Protocol
 
 from OpenSSL import SSL
@@ -17,10 +15,11 @@ from OpenSSL._util import ffi, lib
 
 __all__ = ["CALLS", "Calls", "Direct", "Public"]
 
-_SCRATCH: Final = 128 * 1024
-"""Bytes of the one buffer of a thread; what is larger goes the public way."""
 _SMALL: Final = 4096
 """Bytes up to which a view is copied: that is cheaper than to lend it."""
+
+# Room that is written before it is read needs no zeros first.
+_room: Final = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Calls(Protocol):
@@ -63,19 +62,8 @@ class Public:
         connection.send(data)
 
 
-class _Scratch(threading.local):
-    """The buffer of each thread: OpenSSL runs without the interpreter's lock."""
-
-    def __init__(self) -> None:
-        self.buffer: Any = ffi.new("char[]", _SCRATCH)
-
-
 class Direct:
     """By the functions of OpenSSL themselves."""
-
-    def __init__(self) -> None:
-        self._scratch = _Scratch()
-        self._public = Public()
 
     def put(self, connection: Any, data: bytes | bytearray | memoryview) -> None:  # noqa: ANN401
         """See `Calls`."""
@@ -90,18 +78,16 @@ class Direct:
 
     def take(self, connection: Any, size: int) -> bytes:  # noqa: ANN401
         """See `Calls`."""
-        if size > _SCRATCH:
-            return self._public.take(connection, size)
-        buffer = self._scratch.buffer
+        buffer = _room("char[]", size)
         done = lib.BIO_read(connection._from_ssl, buffer, size)
         if done <= 0:
-            return self._public.take(connection, size)  # nothing was taken: it says why
+            return Public().take(connection, size)  # nothing was taken: it says why
         return bytes(ffi.buffer(buffer, done))
 
     def read(self, connection: Any, size: int) -> bytes:  # noqa: ANN401
         """See `Calls`."""
-        buffer = self._scratch.buffer
-        done = lib.SSL_read(connection._ssl, buffer, min(size, _SCRATCH))
+        buffer = _room("char[]", size)
+        done = lib.SSL_read(connection._ssl, buffer, size)
         if done <= 0:
             connection._raise_ssl_error(connection._ssl, done)
         return bytes(ffi.buffer(buffer, done))
@@ -120,7 +106,8 @@ def _chosen() -> Calls:
     direct = Direct()
     try:
         direct.put(connection, b"no TLS")
-        if lib.BIO_read(connection._into_ssl, direct._scratch.buffer, 9) != len(b"no TLS"):
+        heard = _room("char[]", 9)
+        if lib.BIO_read(connection._into_ssl, heard, 9) != len(b"no TLS"):
             return Public()
         # Before the first flight OpenSSL has nothing to give, to read or to write.
         for call in (direct.take, direct.read):
@@ -129,7 +116,7 @@ def _chosen() -> Calls:
             except SSL.WantReadError:
                 continue
             return Public()
-        if not direct.take(connection, _SCRATCH).startswith(b"\x16\x03"):
+        if not direct.take(connection, 4096).startswith(b"\x16\x03"):
             return Public()
     except (AttributeError, TypeError):
         return Public()
