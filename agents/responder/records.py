@@ -74,9 +74,9 @@ class ClientRecord:
     responder: bytes
     """Component id of the responder that it registers with, 16 bytes."""
     token_out: bytes | None
-    """The last registration token handed out to it."""
+    """What it was first given for `token_shown`; all others are made with it (`tokens`)."""
     token_shown: bytes | None
-    """The token that it showed for that one: still good, for an answer can be lost."""
+    """The token that it showed last: still good, for an answer can be lost."""
     lost_at: datetime | None
     """When a neighbour reported it unreachable, if it has not registered since."""
     first_seen: datetime

@@ -8,24 +8,29 @@ what the fleet has. The revision rises with each and never goes back, so of two 
 knows the newer. Who has gone silent is found at the next question or registration after: each
 subnet knows when the first of its members can have, and is looked at then.
 
-**Clones.** Each registration hands out a new random token. The responder keeps the last one it
-handed out and the one that was shown for it, and accepts either, since an answer can be lost.
-Another token for the same id is a copied machine: two keep one identity key and each spoils
-the other's token. The one that is refused makes itself a new identity. A client of which no
-token is on record (it comes from another responder) is believed.
+**Clones.** Each answer brings a token that the client shows next time; `agents.responder.tokens`
+says what that proves of copied machines. Registrations of one client are taken one after the
+other: one that comes while another is being written would not know what that one was given.
 
-A row is durable before its answer leaves: a token that is shown must be one on record.
+**Late ones.** A registration that was delayed on an old link can be taken after a newer one, and
+as nothing tells their order its host, address and port then stand for a while. It is the client
+that sees to it: it says everything again as long as one that it has sent may still be taken
+(`agents.client.registration`).
+
+A row is durable before its answer leaves: a token that is shown must be good by what is on record.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from hmac import compare_digest
+from weakref import WeakValueDictionary
 
-from agents.responder import neighbourhoods
+from agents.responder import neighbourhoods, tokens
 from agents.responder.neighbourhoods import Member, Plan, Policy, Position
 from agents.responder.records import ClientRecord, RegistryStore
+from agents.responder.tokens import Given
 from agents.runtime.admission import Buckets
 from agents.runtime.clock import Clock
 from agents.runtime.logs import Logger
@@ -65,7 +70,7 @@ class _Subnet:
 
 
 class Registry:
-    """Answers registrations. Not safe for concurrent use.
+    """Answers registrations. For one event loop.
 
     Args:
         responder: our component id.
@@ -95,6 +100,7 @@ class Registry:
         self._settings = settings
         self._random = random
         self._rows: dict[bytes, ClientRecord] = {}
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._seen: dict[bytes, float] = {}
         self._subnets: dict[str, _Subnet] = {}
         self._standing: dict[bytes, tuple[str, Member]] = {}  # where each of their members is
@@ -172,12 +178,20 @@ class Registry:
 
     async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         """Take a registration of the client that `peer` proves."""
+        lock = self._locks.get(peer.name.id)
+        if lock is None:
+            lock = self._locks[peer.name.id] = asyncio.Lock()
+        async with lock:
+            return await self._register(peer, remote, message)
+
+    async def _register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         self.look()
         id = peer.name.id
         before = self._rows.get(id)
         if before is not None and before.responder != self._responder:
             before = None  # it reported elsewhere: no token of ours is on record
-        if not _token_fits(before, message.token):
+        given = tokens.give(before, message.token, self._random)
+        if given is None:
             self._log.warning(
                 "client.cloned", client=id.hex(), host=before.host if before else "", remote=remote
             )
@@ -187,13 +201,13 @@ class Registry:
             )
         if before is None and not message.full:
             return Refused(reason="full", text="say everything once", retry_after=0.0)
-        row = self._merged(before, peer, remote, message)
+        row = self._merged(before, peer, remote, message, given)
         try:
             subnet, member = self._stand(row)
         except ValueError as exc:
             return Refused(reason="address", text=str(exc))
         self._note_lost(id, message.lost)
-        # Durable first: the token that we hand out is shown next time.
+        # Durable first: the token that we give is shown next time.
         await self._store.save([row])
         self._rows[id] = row
         self._seen[id] = self._clock.monotonic()
@@ -207,10 +221,15 @@ class Registry:
                 address=row.claimed,
                 remote=row.seen,
             )
-        return self._answer(row)
+        return self._answer(row, given.token)
 
     def _merged(
-        self, before: ClientRecord | None, peer: Peer, remote: str, message: Register
+        self,
+        before: ClientRecord | None,
+        peer: Peer,
+        remote: str,
+        message: Register,
+        given: Given,
     ) -> ClientRecord:
         now = self._clock.now()
         base = before or ClientRecord(
@@ -241,8 +260,8 @@ class Registry:
             # Not what it says: what its link has proven.
             key_not_after=peer.leaf.not_after,
             root=peer.root,
-            token_shown=message.token or None,
-            token_out=self._random(16),
+            token_shown=given.shown,
+            token_out=given.out,
             lost_at=None,
         )
 
@@ -265,10 +284,10 @@ class Registry:
                 "client.lost", client=id.hex(), host=record.host, reporter=reporter.hex()
             )
 
-    def _answer(self, row: ClientRecord) -> Registered:
+    def _answer(self, row: ClientRecord, token: bytes) -> Registered:
         position = self._position(row.id)
         return Registered(
-            token=row.token_out or b"",
+            token=token,
             observed=row.seen,
             forward=_neighbour(position.forward) if position else None,
             backward=_neighbour(position.backward) if position else None,
@@ -342,13 +361,6 @@ class Registry:
             subnet.plan = neighbourhoods.plan(subnet.members.values(), self._policy)
             self.revision += 1
         return subnet.plan.positions[id]
-
-
-def _token_fits(before: ClientRecord | None, token: bytes) -> bool:
-    if before is None or before.token_out is None:
-        return True
-    held = [before.token_out, before.token_shown or b""]
-    return any(compare_digest(token, one) for one in held)
 
 
 def _neighbour(member: Member | None) -> Neighbour | None:

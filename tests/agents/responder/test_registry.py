@@ -1,7 +1,7 @@
 """The registry: who is there, who stands beside whom, and which of two machines is a copy."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
@@ -22,7 +22,7 @@ from pki.certificates import Kind
 from pki.issuance import Issuer
 from pki.peers import Peer
 from protocol.messages import Refused, Register, Registered
-from tests.support.clock import START, FakeClock
+from tests.support.clock import START, FakeClock, settle
 from tests.support.components import Component, MemoryClients, peer_of
 from tests.support.logs import logged
 
@@ -32,13 +32,32 @@ LONGEST = 90.0
 SETTINGS = {"PKIClientTLSKeyRenewalWindowHours": "4"}
 
 
+class SlowClients(MemoryClients):
+    """A store whose disk takes its time, if it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = False
+        self.writing = 0
+        self.most = 0
+        """How many wrote at once."""
+
+    async def save(self, rows: Sequence[ClientRecord]) -> None:
+        self.writing += 1
+        self.most = max(self.most, self.writing)
+        if self.slow:
+            await settle()
+        await super().save(rows)
+        self.writing -= 1
+
+
 class Line:
     """A responder's registry, and its clients."""
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
         self.clock = FakeClock()
-        self.store = MemoryClients()
+        self.store = SlowClients()
         self.registry = self.opened()
         root, ca = keys.generate(), keys.generate()
         self.root = certificates.make_root(root, "s.example", 0, START, 1 << 120)
@@ -536,12 +555,91 @@ async def test_a_token_of_nobodys_is_a_copied_machine(
 
 
 @pytest.mark.req("F1")
+async def test_a_registration_that_was_late_hurts_nobody(
+    line: Line, lines: list[dict[str, object]]
+) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    late = Register(token=client.token)  # waits on an old link
+    await client.says()
+    for _ in range(10):
+        assert isinstance(await client.asks(late), Registered)
+    await client.says()
+    kept = client.record
+    refused(await client.asks(late), "cloned")  # what it shows, a copy would show as well
+    assert client.record == kept
+    await client.says()
+    assert [line["event"] for line in lines].count("client.cloned") == 1
+
+
+@pytest.mark.req("F2")
+async def test_what_a_late_one_says_stands_until_everything_is_said_again(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    late = Register(token=client.token, port=4001, full=True)
+    client.port = 4002
+    await client.says(full=True)
+    assert isinstance(await client.asks(late), Registered)
+    assert client.record.port == 4001
+    await client.says(full=True)
+    refused(await client.asks(late), "cloned")
+    assert client.record.port == 4002
+
+
+@pytest.mark.req("F1")
+async def test_what_is_said_twice_at_once_hurts_nobody(line: Line) -> None:
+    """While one is written the other, of the same client over another link, has come."""
+    (client,) = await line.clients("127.0.1.11")
+    line.store.slow = True
+    for newer in (0, 1):
+        twice = [client.asks(Register(token=client.token)) for _ in range(2)]
+        answers = await asyncio.gather(*twice)
+        answer = answers[newer]
+        assert isinstance(answer, Registered)
+        client.token = answer.token
+        await client.says()
+
+
+async def test_a_client_waits_for_nobody_elses_disk(line: Line) -> None:
+    one, two = await line.clients("127.0.1.11", "127.0.1.12")
+    line.store.slow = True
+    line.store.most = 0
+    await asyncio.gather(one.says(), one.asks(Register(token=one.token)))
+    assert line.store.most == 1
+    await asyncio.gather(one.says(), two.says())
+    assert line.store.most == 2
+
+
+@pytest.mark.req("F1")
+async def test_all_tokens_of_a_round_survive_a_restart(line: Line) -> None:
+    (client,) = await line.clients("127.0.1.11")
+    shown = client.token
+    await client.says()
+    first = client.token
+    await client.says(token=shown)
+    line.registry = line.opened()
+    await line.registry.load()
+    await client.says(token=shown)
+    await client.says(token=first)
+    refused(await client.asks(Register(token=shown)), "cloned")
+
+
+@pytest.mark.req("F1")
 async def test_of_two_machines_with_one_identity_one_is_told(line: Line) -> None:
     (original,) = await line.clients("127.0.1.11")
     copy = replace(original, address="127.0.1.12")
     await original.says()
     await original.says()  # the copy's token is neither the last nor the one before
     refused(await copy.asks(Register(token=copy.token)), "cloned")
+
+
+@pytest.mark.req("F1")
+async def test_of_two_machines_that_take_turns_the_second_is_told_in_its_second(line: Line) -> None:
+    (original,) = await line.clients("127.0.1.11")
+    copy = replace(original, address="127.0.1.12")
+    await original.says()
+    await copy.says()
+    await original.says()
+    refused(await copy.asks(Register(token=copy.token)), "cloned")
+    await original.says()
 
 
 @pytest.mark.req("F1")
