@@ -94,6 +94,9 @@ class Service:
 
     async def _register(self, channel: Channel, message: Register) -> Message:
         await self._turns.wait()
+        if channel.is_closed:
+            # Nobody hears the answer, and a newer registration may have come by another link.
+            return Refused(reason="closed", text="the link has ended")
         answer = await self._registry.register(proven(channel), channel.remote[0], message)
         if isinstance(answer, Registered):
             return msgspec.structs.replace(answer, head=self._head(), spread=self._spread())

@@ -138,6 +138,7 @@ class FakeChannel:
     exporter: bytes = EXPORTER
     id: str = "00c0ffee"
     kind: str = "server port"
+    is_closed: bool = False
 
     @property
     def name(self) -> str:

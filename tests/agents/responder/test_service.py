@@ -130,6 +130,17 @@ async def test_a_registration_is_of_the_component_of_the_link(server: Server) ->
     assert [row.record.id for row in server.registry.rows()] == [component.id]
 
 
+@pytest.mark.req("F1")
+async def test_a_registration_whose_link_has_ended_is_not_taken(server: Server) -> None:
+    link = await member(server, Component())
+    message = Register(host="a", port=4000, address="127.0.1.11", full=True)
+    link.is_closed = True
+    answer = await say(server, link, message)
+    assert isinstance(answer, Refused)
+    assert answer.reason == "closed"
+    assert server.registry.rows() == []
+
+
 @pytest.mark.req("B12")
 async def test_an_acknowledgement_is_kept_if_it_is_the_links_own(server: Server) -> None:
     one, two = Component(), Component()
