@@ -1,8 +1,14 @@
 """Registering: what changed, at random intervals, for ever (F2).
 
     every 30 to 90 s    what changed since the last registration, and the token that it gave
-    every 2 to 6 h      everything
+    every 2 to 6 h      everything; also twice at a start, at another responder, and after one
+                        that was not taken
     at once             when a neighbour is lost, or there is something new to say
+
+A registration that was not answered may be taken all the same, also later: it may wait on an old
+link, or come from the run before. It is good until the answer to a newer one has been shown. So
+one says everything because the responder's row may not be what was last answered, and the next
+says it again because the late one may have come between the two; after that it is refused.
 
 All of it network time. An acknowledgement that is due goes first, over the same link. The
 answer brings the place in the line, the client settings and the responder's HEAD.
@@ -29,6 +35,8 @@ __all__ = ["Registering"]
 
 FULL_MIN, FULL_MAX = 2 * 3600.0, 6 * 3600.0
 """Seconds between two registrations that say everything."""
+FULL_IN_A_ROW = 2
+"""Registrations that say everything where an earlier one may still be taken."""
 MAX_LOST = 16
 """Neighbours that one registration can report; more are for the next."""
 SOON = 0.05
@@ -67,6 +75,7 @@ class Registering:
         self._said: tuple[bytes, dict[str, Any]] | None = None
         self._unheard: dict[bytes, None] = {}
         self._full_at = 0.0
+        self._full_left = FULL_IN_A_ROW
         self.responder: bytes | None = None
         """Id of the responder that took the last registration."""
         self.done = 0
@@ -96,7 +105,9 @@ class Registering:
     async def _register(self, channel: Channel) -> None:
         responder = proven(channel).name.id
         await self._member.acknowledge(channel, responder)
-        answer = await self._ask(channel, responder, full=self._is_full_due(responder))
+        if self._said is None or self._said[0] != responder:
+            self._full_left = FULL_IN_A_ROW
+        answer = await self._ask(channel, responder, full=self._is_full_due())
         if isinstance(answer, Refused) and answer.reason == "full":
             answer = await self._ask(channel, responder, full=True)
         match answer:
@@ -119,25 +130,23 @@ class Registering:
         # Kept until a registration is taken: a loss is found once, and an answer can fail.
         self._unheard.update(dict.fromkeys(self._lost()))
         lost = list(self._unheard)[:MAX_LOST]
+        left, self._full_left = self._full_left, FULL_IN_A_ROW
         answer = await channel.request(Register(token=token, full=full, lost=lost, **changes))
         if isinstance(answer, Registered):
+            self._full_left = max(left - 1, 0)
             self._unheard = {id: None for id in self._unheard if id not in lost}
             if full:
                 self._full_at = self._member.clock.monotonic() + between(FULL_MIN, FULL_MAX)
             self._said = (responder, facts)
         return answer
 
-    def _is_full_due(self, responder: bytes) -> bool:
-        return (
-            self._said is None
-            or self._said[0] != responder
-            or self._member.clock.monotonic() >= self._full_at
-        )
+    def _is_full_due(self) -> bool:
+        return self._full_left > 0 or self._member.clock.monotonic() >= self._full_at
 
     async def _take(self, channel: Channel, responder: bytes, answer: Registered) -> None:
         self.responder = responder
         self.done += 1
-        # Also where the disk is full: the token before is good at the responder once more.
+        # Also where the disk is full: the token that was shown is good until this one is.
         self._placed(answer)
         self._memory.keep(Registration(responder.hex(), answer.token.hex(), answer.settings))
         if answer.head is not None:

@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 
 from agents.client.memory import Memory, Registration
-from agents.client.registration import FULL_MAX, MAX_LOST, SOON, Registering
+from agents.client.registration import FULL_IN_A_ROW, FULL_MAX, MAX_LOST, SOON, Registering
 from agents.member.member import Member
 from agents.member.uplink import Uplink
 from agents.runtime.channel import Channel
+from agents.runtime.errors import UnavailableError
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.messages import (
@@ -61,6 +62,7 @@ class Case:
         self.placed: list[Registered] = []
         self.tokens = 0
         self.refusals: list[Refused] = []
+        self.unanswered = 0
         self.head: bytes | None = None
         self.memory = Memory(PATH, self.files)
         self.registering = Registering(
@@ -86,6 +88,9 @@ class Case:
             case Register():
                 if self.refusals:
                     return self.refusals.pop(0)
+                if self.unanswered:
+                    self.unanswered -= 1
+                    raise UnavailableError("no answer in time")
                 self.tokens += 1
                 return Registered(
                     token=bytes([self.tokens]),
@@ -102,8 +107,15 @@ class Case:
         return [m for m in self.link.asked if isinstance(m, Register)]
 
     async def start(self) -> None:
+        """Have it register for the first time."""
         self.task = asyncio.ensure_future(self.registering.run())
         await settle()
+
+    async def settle(self) -> None:
+        """Have it register until it says changes only."""
+        await self.start()
+        for _ in range(FULL_IN_A_ROW - 1):
+            assert (await self.again()).full
 
     async def again(self) -> Register:
         """Have it register once more, and return what it said."""
@@ -129,7 +141,7 @@ async def test_the_first_registration_says_everything(loop: SteppedLoop) -> None
 @stepped
 async def test_the_next_ones_say_what_changed(loop: SteppedLoop) -> None:
     case = Case()
-    await case.start()
+    await case.settle()
     same = await case.again()
     assert not same.full
     assert (same.host, same.port, same.version, same.address) == (None, None, None, None)
@@ -167,7 +179,7 @@ async def test_registers_at_random_between_the_bounds(loop: SteppedLoop) -> None
 @stepped
 async def test_says_everything_after_six_hours_at_the_latest(loop: SteppedLoop) -> None:
     case = Case()
-    await case.start()
+    await case.settle()
     assert not (await case.again()).full
     case.clock.move_network(2 * 3600 - 1)
     assert not (await case.again()).full
@@ -176,6 +188,38 @@ async def test_says_everything_after_six_hours_at_the_latest(loop: SteppedLoop) 
     assert full.full
     assert full.host == "one"
     assert not (await case.again()).full
+
+
+@pytest.mark.req("F2")
+@stepped
+async def test_says_everything_twice_after_one_that_had_no_answer(loop: SteppedLoop) -> None:
+    """It may be taken late: before the next one, or between that and the one after it."""
+    case = Case()
+    await case.settle()
+    case.unanswered = 1
+    case.facts["port"] = 8
+    assert not (await case.again()).full
+    await case.clock.advance_network(5.0)  # it tries again by itself
+    assert case.registering.done == FULL_IN_A_ROW + 1
+    again = case.said[-1]
+    assert again.full
+    assert again.token == case.said[-2].token
+    assert (again.host, again.port) == ("one", 8)
+    assert (await case.again()).full
+    assert not (await case.again()).full
+
+
+@pytest.mark.req("F2")
+@stepped
+async def test_says_everything_twice_at_each_start_and_responder(loop: SteppedLoop) -> None:
+    case = Case()
+    await case.settle()
+    assert not (await case.again()).full
+    other = FakeChannel(case.answer, peer=case.site.peer(Role.SERVER, id=bytes(16)))
+    here, case.link = case.link, other
+    for link in (other, here):
+        case.link = case.uplink.link = link
+        assert [(await case.again()).full for _ in range(3)] == [True, True, False]
 
 
 @stepped
@@ -192,7 +236,7 @@ async def test_several_reasons_at_once_are_one_registration(loop: SteppedLoop) -
 @stepped
 async def test_another_responder_is_told_everything_and_shown_no_token(loop: SteppedLoop) -> None:
     case = Case()
-    await case.start()
+    await case.settle()
     other = FakeChannel(case.answer, peer=case.site.peer(Role.SERVER, id=bytes(16)))
     case.uplink.link = other
     case.registering.poke()
@@ -207,11 +251,11 @@ async def test_another_responder_is_told_everything_and_shown_no_token(loop: Ste
 @stepped
 async def test_a_responder_that_asks_for_everything_gets_it_at_once(loop: SteppedLoop) -> None:
     case = Case()
-    await case.start()
+    await case.settle()
     case.refusals = [Refused(reason="full", retry_after=0.0)]
     await case.again()
-    assert [m.full for m in case.said] == [True, False, True]
-    assert case.registering.done == 2
+    assert [m.full for m in case.said] == [True, True, False, True]
+    assert case.registering.done == 3
 
 
 class TestToken:
