@@ -159,10 +159,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "revision",
         ),
         "client.cloned": Event(
-            "Two machines register with one identity; this one was told to make its own.",
-            "client",
-            "host",
-            "remote",
+            "Two machines register with one identity; this one was told to make its own. Where no "
+            "`identity.renewed` follows, a registration was only very late.",
+            *("client", "host", "remote"),
         ),
         "client.lost": Event(
             "A neighbour reports a client unreachable; its chain goes on without it.",
