@@ -1,6 +1,6 @@
 """How many strangers may stand at the door, and who is told to come back later (E6).
 
-A connection costs about 36 KiB for as long as it lasts, a handshake 1.3 ms of processor time
+A connection costs about 45 KiB for as long as it lasts, a handshake 1 ms of processor time
 once, and a discovery link whatever it asks for. So:
 
     over this bound                   the peer gets
@@ -32,7 +32,7 @@ class Admission:
 
     connections: int = option(
         10_000,
-        "Connections at once; 360 MiB. A responder keeps two a chain, and has short visits.",
+        "Connections at once; 450 MiB. A responder keeps two a chain, and has short visits.",
         minimum=1,
     )
     per_address: int = option(
@@ -41,7 +41,7 @@ class Admission:
         minimum=1,
     )
     handshakes: int = option(
-        64, "Handshakes in flight: 80 ms of work queued on one core.", minimum=1
+        64, "Handshakes in flight: 64 ms of work queued on one core.", minimum=1
     )
     handshakes_per_address: int = option(
         48,

@@ -1,8 +1,6 @@
 """An open link, as the rest of a daemon sees it: requests out, requests in.
 
-    request ──► call number, trace ──► wire        wire ──► handler ──► (task ──►) answer
-
-Requests out:
+    request ──► call number, trace ──► wire        wire ──► inbox ──► handler ──► answer
 
 1. Everything is a request and has an answer, or `LinkError` (the link ended) or
    `UnavailableError` (no answer in time). A `Refused` is an answer and returned as a value.
@@ -11,48 +9,33 @@ Requests out:
 3. Who gives up waiting (cancelled) sends nothing; the answer is dropped when it comes.
 4. While the peer reads slowly a request waits before it is sent, within its own timeout.
 
-Requests in:
-
-5. The handler is called at once, with `current_trace` set to the trace of the message. If it has
-   its answer, that is sent. If it has to wait, what it returned runs as a task of its own, under
-   `Clock.hold`. At most `Serving.handlers` at once; up to `Serving.queue` more are kept, and then
-   the socket is read no further until half of them are gone: the peer feels it as a full buffer.
-6. A handler that itself waits for an answer on this same link does not count, else two sides
-   that ask each other in a handler would stand still; `Serving.tasks` bounds those too.
-7. An answer is sent when the peer has room for it, and its handler counts until then: who does
-   not read answers is soon read no further.
-8. A handler that raises is answered by `Refused`: an `UnavailableError` as "unavailable" with
-   its `retry_after`, anything else as "internal", with a log line and without details.
-9. A handler is not cancelled when its link ends, for what it does must be whole; its own
-   requests on this link fail then, so it ends soon.
-10. A `Ping` without a sender is asked by a link, not by a component, and answered here: so a
-    dialer knows that the other side has verified it too (`dialer`).
+What the peer asks goes to the `Inbox`, but for a `Ping` without a sender: it is asked by a link,
+not by a component, and answered here, so a dialer knows that the other side has verified it too
+(`dialer`).
 """
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
 from typing import Final, cast
 
 import msgspec
 
 from agents.runtime.errors import UnavailableError
+from agents.runtime.inbox import SERVING, Inbox, Serving
 from agents.runtime.logs import Logger
-from agents.runtime.network import Address, Answer, Endpoint, Handler, LinkError
+from agents.runtime.network import Address, Endpoint, Handler, LinkError
 from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
 from pki.peers import Peer
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
-from protocol.errors import LinkClosedError, LocalProtocolError
+from protocol.errors import LinkClosedError
 from protocol.link import Closed, Opened
-from protocol.messages import Enrol, Message, Ping, Pong, Refused
+from protocol.messages import Message, Ping, Pong
 from protocol.requests import Requests
 
-__all__ = ["Channel", "Handler", "Serving"]
+__all__ = ["Channel", "Handler"]
 
 OFFENCES: Final = frozenset(
     {
@@ -63,29 +46,6 @@ OFFENCES: Final = frozenset(
     }
 )
 """Ends of an open link that are the peer's doing."""
-
-LIES: Final = frozenset({"identity", "signature"})
-"""Refusals of what a proven peer says in another's name: a line each, as for a link (E5)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """How much of one peer's work is done at once."""
-
-    handlers: int = 32
-    """Handlers that run. More than a disk or a database takes at once from one peer; a hub's
-    link carries a whole zone."""
-    queue: int = 64
-    """Requests kept beyond those. Their size is bounded by the frame limits."""
-    tasks: int = 128
-    """Handlers that run or wait on this link itself."""
-
-
-SERVING: Final = Serving()
-"""What every link gets, unless told otherwise."""
-
-_RUNNING: Final[set[asyncio.Task[None]]] = set()
-"""The loop keeps tasks weakly; a handler may outlive its link (rule 9)."""
 
 
 class Channel:
@@ -128,8 +88,6 @@ class Channel:
         self.kind = kind
         self._wire = wire
         self._clock = endpoint.clock
-        self._handler = handler
-        self._serving = serving
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._announced = False
@@ -141,10 +99,7 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._writers: list[asyncio.Future[None]] = []
-        # Requests in.
-        self._queue: list[Message] = []  # short, and a deque takes 600 bytes when empty
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._nested = 0
+        self._inbox = Inbox(self, wire, handler, clock=endpoint.clock, serving=serving)
         self._drainers: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
@@ -158,12 +113,12 @@ class Channel:
         return f"{self.remote[0]}:{self.remote[1]}"
 
     @property
-    def _log(self) -> Logger:
-        """For its few lines: an idle link keeps none."""
+    def log(self) -> Logger:
+        """For its few lines, which say which link and whose: an idle link keeps none."""
         return self._endpoint.log.bind(link=self.id, peer=self.name)
 
     @property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """Whose key was proven here, for people; "-" where none was."""
         return "-" if self.peer is None else self.peer.leaf.fingerprint
 
@@ -209,23 +164,20 @@ class Channel:
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._waiting[message.call] = answer
         self._arm(deadline)
-        nested = asyncio.current_task() in self._tasks
-        if nested:
-            self._nested += 1
-            self._serve_queue()
+        nested = self._inbox.nest()
         try:
             with self._clock.hold() if hold else contextlib.nullcontext():
                 if self._wire.write_blocked:
                     await self._writable_or(answer)
                 if not answer.done():
-                    self._send(message)
+                    self.send(message)
                 return await answer
         finally:
             self._requests.cancel(message.call)
             self._waiting.pop(message.call, None)
-            self._settle()
+            self.settle()
             if nested:
-                self._nested -= 1
+                self._inbox.unnest()
 
     def close(
         self,
@@ -271,7 +223,7 @@ class Channel:
     def announce(self) -> None:
         """Write the line that says that this link is open; its end has one too, then."""
         self._announced = True
-        self._log.info(
+        self.log.info(
             "link.opened",
             kind=self.kind,
             link_class=self.link_class.value,
@@ -287,18 +239,14 @@ class Channel:
     def link_received(self, message: Message) -> None:
         """Give an answer to who waits for it, a request to the handler."""
         if self._endpoint.log.debugging:
-            self._log.debug("message.in", type=type(message).__name__, trace=message.trace)
+            self.log.debug("message.in", type=type(message).__name__, trace=message.trace)
         if not message.ANSWERS:
             self._answered(message)
         elif isinstance(message, Ping) and not message.sender:
             with contextlib.suppress(LinkClosedError):  # its CLOSE may have come right behind
-                self._send(Pong(id=message.id, call=message.call, trace=message.trace))
-        elif self._queue or not self._may_start():
-            self._queue.append(message)
-            if len(self._queue) >= self._serving.queue:
-                self._wire.pause()
+                self.send(Pong(id=message.id, call=message.call, trace=message.trace))
         else:
-            self._start(message)
+            self._inbox.put(message)
 
     def link_writable(self) -> None:
         """Wake who waits to send; who comes too late asks again."""
@@ -312,14 +260,14 @@ class Channel:
         if self.on_closed.done():
             return
         self.on_closed.set_result(event)
-        self._queue.clear()
+        self._inbox.close()
         if self._timer is not None:
             self._timer.cancel()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(link_error(self.name, event))
         self.link_writable()
-        self._settle()
+        self.settle()
         if self._announced:
             self._say_closed(event)
 
@@ -336,22 +284,23 @@ class Channel:
             "trace": self.trace,
         }
         if event.code in OFFENCES and not event.by_peer:
-            self._log.warning(
+            self.log.warning(
                 "link.closed",
                 **said,
-                fingerprint=self._fingerprint,
+                fingerprint=self.fingerprint,
                 expected=f"what {self.name} may say on this link, within its limits",
                 remedy=REMEDIES[code],
             )
         else:
-            self._log.info("link.closed", **said)
+            self.log.info("link.closed", **said)
 
     # --- at rest
 
     def _busy(self) -> bool:
-        return bool(self._waiting or self._tasks or self._queue)
+        return bool(self._waiting) or self._inbox.busy
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Wake who waits in `drain`, if there is nothing more to wait for."""
         if self._drainers and (self.is_closed or not self._busy()):
             drainers, self._drainers = self._drainers, []
             for drained in drainers:
@@ -360,10 +309,16 @@ class Channel:
 
     # --- requests out
 
-    def _send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Have a message written; `request` for what is to be answered.
+
+        Raises:
+            LinkClosedError: The link has ended.
+            LocalProtocolError: It may not be said on this link.
+        """
         self._wire.send(message)
         if self._endpoint.log.debugging:
-            self._log.debug("message.out", type=type(message).__name__, trace=message.trace)
+            self.log.debug("message.out", type=type(message).__name__, trace=message.trace)
 
     def _answered(self, message: Message) -> None:
         if self._requests.resolve(message) is None:
@@ -377,6 +332,11 @@ class Channel:
         while self._wire.write_blocked and not answer.done():
             room = self._room()
             await asyncio.wait((room, answer), return_when=asyncio.FIRST_COMPLETED)
+
+    async def writable(self) -> None:
+        """Wait until the peer has room, or the link ends."""
+        while self._wire.write_blocked and self.is_open:
+            await self._room()
 
     def _room(self) -> asyncio.Future[None]:
         writer: asyncio.Future[None] = self._loop.create_future()
@@ -402,108 +362,6 @@ class Channel:
         due = self._requests.next_timeout()
         if due is not None:
             self._arm(due)
-
-    # --- requests in
-
-    def _may_start(self) -> bool:
-        running = len(self._tasks)
-        return running - self._nested < self._serving.handlers and running < self._serving.tasks
-
-    def _start(self, message: Message) -> None:
-        trace = message.trace or new_trace()
-        token = current_trace.set(trace)
-        try:
-            answer = self._ask_handler(message)
-        finally:
-            current_trace.reset(token)
-        if answer is None:
-            return
-        if isinstance(answer, Message) and not self._wire.write_blocked:
-            self._send_answer(message, answer, trace)
-            return
-        task = self._loop.create_task(self._finish(message, answer, trace))
-        self._tasks.add(task)
-        _RUNNING.add(task)
-        task.add_done_callback(functools.partial(self._handled, answer))
-
-    def _handled(self, answer: Message | Awaitable[Answer], task: asyncio.Task[None]) -> None:
-        if isinstance(answer, Coroutine):
-            answer.close()  # nothing, unless the task was cancelled before its first step
-        self._tasks.discard(task)
-        _RUNNING.discard(task)
-        self._serve_queue()
-        self._settle()
-
-    def _serve_queue(self) -> None:
-        while self._queue and self._may_start():
-            self._start(self._queue.pop(0))
-        if len(self._queue) <= self._serving.queue // 2:
-            self._wire.resume()
-
-    def _ask_handler(self, message: Message) -> Answer | Awaitable[Answer]:
-        try:
-            return self._handler(self, message)
-        except Exception as exc:
-            return self._failed(message, exc)
-
-    async def _finish(
-        self, message: Message, answer: Message | Awaitable[Answer], trace: str
-    ) -> None:
-        current_trace.set(trace)  # a task has a context of its own
-        with self._clock.hold():
-            if not isinstance(answer, Message):
-                try:
-                    awaited = await answer
-                except Exception as exc:
-                    awaited = self._failed(message, exc)
-                if awaited is None:
-                    return
-                answer = awaited
-            while self._wire.write_blocked and self.is_open:
-                await self._room()
-            if self.is_open:
-                self._send_answer(message, answer, trace)
-
-    def _failed(self, message: Message, error: Exception) -> Refused:
-        """The last door before the peer: whatever it is, it costs this one request (rule 8)."""
-        if isinstance(error, UnavailableError):
-            return Refused(reason="unavailable", retry_after=error.retry_after)
-        self._log.exception(
-            "handler.failed", type=type(message).__name__, trace=current_trace.get()
-        )
-        return Refused(reason="internal", text="the other side failed; its log says how")
-
-    def _say_lie(self, message: Message, answer: Refused, trace: str) -> None:
-        self._log.warning(
-            "request.refused",
-            kind=self.kind,
-            remote=self.remote,
-            type=type(message).__name__,
-            fingerprint=self._fingerprint,
-            expected=f"{self.name} alone",
-            reason=answer.text,
-            remedy="compare the versions of both sides; if equal, treat the peer as hostile",
-            trace=trace,
-        )
-
-    def _send_answer(self, message: Message, answer: Message, trace: str) -> None:
-        # What is wrong with a request for a certificate is said where it is judged.
-        if isinstance(answer, Refused) and answer.reason in LIES and type(message) is not Enrol:
-            self._say_lie(message, answer, trace)
-        answer = msgspec.structs.replace(answer, call=message.call, trace=trace)
-        try:
-            self._send(answer)
-        except LinkClosedError:
-            return  # its CLOSE came right behind the request
-        except LocalProtocolError as exc:
-            self._log.error(
-                "answer.unsendable",
-                type=type(answer).__name__,
-                problem=str(exc),
-                trace=answer.trace,
-            )
-            # On a discovery link there are no words for it, and the peer must not wait.
-            self.close(CloseCode.INTERNAL, str(exc))
 
 
 def link_error(name: str, event: Closed) -> LinkError:

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from agents.runtime.admission import Admission
-from agents.runtime.channel import SERVING, Channel
+from agents.runtime.channel import Channel
+from agents.runtime.inbox import SERVING
 from protocol.messages import LedgerEntries, LedgerGet, Message
 from tests.support.links import SLOT, connect, endpoint, listening, on_uvloop
 

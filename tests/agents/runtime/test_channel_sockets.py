@@ -5,8 +5,9 @@ import contextlib
 
 import pytest
 
-from agents.runtime.channel import Channel, Serving
+from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
+from agents.runtime.inbox import Serving
 from agents.runtime.network import LinkError
 from agents.runtime.trace import current_trace, tracing
 from protocol.access import LinkClass
@@ -355,10 +356,10 @@ class TestPressure:
             channel = await connect(site)
             other = await site.first()
             asked = [asyncio.create_task(channel.request(ping(n))) for n in range(20_000)]
-            await until(lambda: len(other._queue) >= Serving().queue)
+            await until(lambda: len(other._inbox._queue) >= Serving().queue)
             for _ in range(500):
                 await asyncio.sleep(0)
-            assert len(other._queue) < 3000  # the messages of one or two reads of 64 KiB
+            assert len(other._inbox._queue) < 3000  # the messages of one or two reads of 64 KiB
             channel.abort()
             await asyncio.gather(*asked, return_exceptions=True)
             stalled.go.set()
