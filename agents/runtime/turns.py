@@ -1,10 +1,11 @@
-"""One piece of heavy work in each turn of the loop, so that nothing light waits for many.
+"""Two pieces of heavy work in each turn of the loop, so that nothing light waits for many.
 
 A handshake or a signature takes half a millisecond. When hundreds of clients come at once, all
 that has arrived would be done in one turn, and the ping of a client that has long been there
 waits until the last. Here heavy work stands in line, in the order in which it came: a turn of
-the loop does one piece of it, then everything that is light, and looks at the sockets again.
-Alone, nothing waits: the first piece in a turn is done at once.
+the loop does `MOST` pieces of it, then everything that is light, and looks at the sockets again.
+Alone, nothing waits: the first pieces in a turn are done at once. (More than one, for what is done
+together is cheaper: one commit for several certificates, one look at all sockets.)
 
 The line needs no bound of its own: a connection is read no further while its piece waits, and
 connections are bounded (`admission`).
@@ -13,18 +14,24 @@ connections are bounded (`admission`).
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
-__all__ = ["Turns"]
+__all__ = ["MOST", "Turns"]
+
+
+MOST: Final = 2
+"""Pieces in a turn: a millisecond."""
 
 
 class Turns:
     """The line of one event loop. Not safe for use by several threads."""
 
-    __slots__ = ("_line", "_taken")
+    __slots__ = ("_done", "_line")
 
     def __init__(self) -> None:
         self._line: deque[Callable[[], None]] = deque()
-        self._taken = False
+        self._done = 0
+        """Pieces that this turn has done."""
 
     def __len__(self) -> int:
         """Pieces that wait."""
@@ -32,30 +39,37 @@ class Turns:
 
     def run(self, work: Callable[[], None]) -> bool:
         """Do this now, or in a later turn; True if it is done on return."""
-        if self._taken:
+        if not self._take():
             self._line.append(work)
             return False
-        self._do(work)
+        work()
         return True
 
     async def wait(self) -> None:
         """Return when it is the caller's turn."""
-        if not self._taken:
-            self._do(lambda: None)
+        if self._take():
             return
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(lambda: None if mine.done() else mine.set_result(None))
         await mine
 
-    def _do(self, work: Callable[[], None]) -> None:
-        self._taken = True
-        try:
-            work()
-        finally:
-            # After the work: whom it has woken goes before the next one.
+    def _take(self) -> bool:
+        """Take one of this turn's pieces, if there is one left."""
+        if self._done >= MOST:
+            return False
+        if not self._done:
             asyncio.get_running_loop().call_soon(self._next)
+        self._done += 1
+        return True
 
     def _next(self) -> None:
-        self._taken = False
-        if self._line:
-            self._do(self._line.popleft())
+        loop = asyncio.get_running_loop()
+        self._done = 0
+        while self._line and self._done < MOST:
+            self._done += 1
+            try:
+                self._line.popleft()()
+            except Exception as exc:
+                loop.call_exception_handler({"message": "work in line failed", "exception": exc})
+        if self._done:
+            loop.call_soon(self._next)  # after whom the work has woken

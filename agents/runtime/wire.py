@@ -19,7 +19,7 @@ Rules:
 5. `write_blocked` is true while the link or the socket holds more than the high-water mark;
    who sends asks first. Nothing is dropped, so the mark is exceeded by one message at most
    for each sender that did.
-6. A handshake waits its turn (`turns`): of all that arrive at once, one step is done in a turn.
+6. A handshake waits its turn (`turns`): of all that arrive at once, a few steps are done in one.
 7. A link is made when TCP stands, not before: its deadlines start there, and who is at the
    other end decides what it is, or that there is none.
 """
