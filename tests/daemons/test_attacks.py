@@ -102,7 +102,7 @@ class TestHubPort:
         shown = ATTACKS[attack].forge(siege.loot, siege.part(Kind.HUB_TLS))
         # Who was refused before has made the zone server ask the next one for news of the ledger.
         while (talk := self._knock(siege, shown)).opened is LinkClass.DISCOVERY:
-            assert {type(message) for message in talk.heard} == {LedgerGet}
+            assert {type(message) for message in talk.heard} <= {LedgerGet}
         assert talk.heard == []
         line = refusal(siege.zone, shown, ATTACKS[attack].reason)
         assert line["kind"] == "zone server to hub"
