@@ -158,7 +158,13 @@ class Reporting:
     def _due(self) -> _Due:
         """The next batch of this round."""
         clients = [id for id in self._registry.changed if id not in self._failed_at]
-        acks = [ack for ack in self._acks.values() if ack.component not in self._failed_at]
+        # A client acknowledges first and registers then; of one that the server does not know it
+        # takes no word, so what came in between the two waits for its row.
+        acks = [
+            ack
+            for ack in self._acks.values()
+            if ack.component not in self._failed_at and self._registry.row(ack.component)
+        ]
         return _Due(clients[:BATCH], acks[:BATCH])
 
     async def _tell(self, hub: Channel, due: _Due) -> None:

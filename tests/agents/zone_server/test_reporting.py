@@ -2,12 +2,13 @@
 
 import asyncio
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from agents.responder.neighbourhoods import Policy
 from agents.responder.records import AckRecord
-from agents.responder.registry import MISSED, Registry
+from agents.responder.registry import MISSED, Registry, Row
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.zone_server.reporting import BATCH, MOST_FAILURES, SOON, Reporting
@@ -35,6 +36,8 @@ class Case:
             longest=90.0,
             settings=dict,
         )
+        self.known: set[bytes] = set()
+        self.know()
         self.hub: FakeChannel | None = None
         self.signed = 7
         self.reporting = Reporting(
@@ -69,6 +72,7 @@ class Case:
         keyring = self.site.member(Role.CLIENT).keyring
         last = self.site.chain.last
         spki, signature = make_ack(keyring.identity, self.site.slot, n, last.id)
+        self.known.add(keyring.id)
         return AckRecord(
             component=keyring.id,
             slot=self.site.slot,
@@ -80,6 +84,12 @@ class Case:
             credentials=(),
             at=START,
         )
+
+    def know(self) -> None:
+        """Have the registry say that it has a row of whoever acknowledges here."""
+        real = self.registry.row
+        held = cast(Row, object())
+        self.registry.row = lambda id: held if id in self.known else real(id)  # type: ignore[method-assign]
 
     def connect(self, answering: Answering = done) -> FakeChannel:
         self.hub = FakeChannel(answering)
@@ -146,6 +156,20 @@ async def test_an_acknowledgement_is_handed_on_unchanged() -> None:
     await case.report()
     (ack,) = reports(hub)[0].acks
     assert verify_ack(ack.spki, ack.signature, ack.slot, ack.n, ack.entry_id) == record.component
+
+
+@pytest.mark.req("B12")
+async def test_an_acknowledgement_waits_for_its_client_to_register() -> None:
+    """The server takes no word of a client that it does not know, and asks for none again."""
+    case = Case()
+    hub = case.connect()
+    case.reporting.acknowledged(replace(case.ack(), component=(1).to_bytes(16)))
+    await case.report()
+    assert [ack for report in reports(hub) for ack in report.acks] == []
+    await case.register(1)
+    await case.report()
+    (told,) = [report for report in reports(hub) if report.acks]
+    assert [row.id for row in told.clients] == [(1).to_bytes(16)]
 
 
 async def test_without_a_hub_it_is_kept_until_there_is_one() -> None:
