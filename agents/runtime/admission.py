@@ -156,10 +156,9 @@ class Gate:
         """Connections inside, courtesies included."""
         return self._total
 
-    @property
-    def full(self) -> bool:
-        """Whether every handshake that may be in flight is."""
-        return self._in_flight[Pass.ENTER] >= self.admission.handshakes
+    def waits_for_place(self, address: str) -> bool:
+        """Whether a connection of this address would enter, were one handshake less in flight."""
+        return self._bound_of(address) is None and self._is_full()
 
     @property
     def handshakes(self) -> int:
@@ -169,28 +168,36 @@ class Gate:
     def arrive(self, address: str) -> tuple[Pass, float, str]:
         """Count a connection; return what it may do, when to come back, and the bound it met."""
         bound = self.admission
-        verdict, retry_after, reason = Pass.ENTER, 0.0, ""
-        if self._total >= bound.connections:
-            verdict, retry_after = Pass.COURTESY, bound.full_retry_after
-            reason = f"{bound.connections} connections"
-        elif self._by_address[address] >= bound.per_address:
-            verdict, retry_after = Pass.COURTESY, bound.full_retry_after
-            reason = f"{bound.per_address} connections of one address"
-        elif self._begun[address] >= bound.handshakes_per_address:
-            verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
-            reason = f"{bound.handshakes_per_address} handshakes in flight of one address"
-        elif self.full:
-            verdict, retry_after = Pass.COURTESY, bound.busy_retry_after
-            reason = f"{bound.handshakes} handshakes in flight"
-        if verdict is Pass.COURTESY and self._in_flight[Pass.COURTESY] >= bound.courtesies:
-            self._forget_if_gone(address)
-            return Pass.DROP, retry_after, reason
+        met = self._bound_of(address)
+        if met is None and self._is_full():
+            met = bound.busy_retry_after, f"{bound.handshakes} handshakes in flight"
+        verdict, (retry_after, reason) = Pass.ENTER, met or (0.0, "")
+        if met is not None:
+            verdict = Pass.COURTESY
+            if self._in_flight[Pass.COURTESY] >= bound.courtesies:
+                self._forget_if_gone(address)
+                return Pass.DROP, retry_after, reason
         self._total += 1
         self._by_address[address] += 1
         self._in_flight[verdict] += 1
         if verdict is Pass.ENTER:
             self._begun[address] += 1
         return verdict, retry_after, reason
+
+    def _is_full(self) -> bool:
+        return self._in_flight[Pass.ENTER] >= self.admission.handshakes
+
+    def _bound_of(self, address: str) -> tuple[float, str] | None:
+        """The bound that this address meets whatever others shake hands; when to come back."""
+        bound = self.admission
+        if self._total >= bound.connections:
+            return bound.full_retry_after, f"{bound.connections} connections"
+        if self._by_address[address] >= bound.per_address:
+            return bound.full_retry_after, f"{bound.per_address} connections of one address"
+        if self._begun[address] >= bound.handshakes_per_address:
+            most = bound.handshakes_per_address
+            return bound.busy_retry_after, f"{most} handshakes in flight of one address"
+        return None
 
     def settled(self, verdict: Pass, address: str) -> None:
         """Its handshake is over, however."""

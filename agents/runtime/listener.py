@@ -224,7 +224,7 @@ class _Visit:
         return self._pass is Pass.ENTER and not self._settled
 
     def arrived(self, opening: Opening) -> bool:
-        if self._gate.full:
+        if self._gate.waits_for_place(opening.remote[0]):
             self._listener._make_way()
         verdict, self._retry_after, self._reason = self._gate.arrive(opening.remote[0])
         if verdict is Pass.DROP:

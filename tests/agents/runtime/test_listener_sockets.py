@@ -45,9 +45,11 @@ pytestmark = pytest.mark.sockets
 ASK = LedgerGet(slot=SLOT, n=0, entry_id=bytes(32))
 
 
-async def stranger(site: Site) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def stranger(
+    site: Site, source: str = HOST
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A TCP connection that says nothing yet."""
-    return await asyncio.open_connection(HOST, site.port)
+    return await asyncio.open_connection(HOST, site.port, local_addr=(source, 0))
 
 
 async def is_dropped(reader: asyncio.StreamReader) -> bool:
@@ -336,6 +338,22 @@ class TestAdmission:
         (dropped,) = [line for line in lines if line.get("reason") == "dropped"]
         assert dropped["got"] == "its handshake did not end, and others waited"
         assert dropped["remote"] == list(oldest.get_extra_info("sockname"))
+
+    @pytest.mark.req("E6")
+    async def test_nobody_makes_way_for_one_who_may_not_enter_anyhow(self) -> None:
+        bound = Admission(handshakes=2, handshakes_per_address=1, courtesies=0, patience=0.0)
+        async with listening(admission=bound) as site:
+            _, honest = await stranger(site)
+            await until(lambda: site.listener.handshakes == 1)
+            _, hostile = await stranger(site, "127.0.9.9")
+            await until(lambda: site.listener.handshakes == 2)
+            for _ in range(3):
+                reader, writer = await stranger(site, "127.0.9.9")
+                assert await is_dropped(reader)
+                writer.close()
+            assert site.listener.handshakes == 2
+            honest.close()
+            hostile.close()
 
     @pytest.mark.req("E6")
     @pytest.mark.parametrize("link_class", list(LinkClass))
