@@ -1,13 +1,10 @@
 """Answers that every member gives in the same way, and that say who the sender is."""
 
 from agents.runtime.channel import Channel
-from agents.runtime.logs import Logger
-from agents.runtime.remedies import REMEDIES
-from agents.runtime.trace import current_trace
 from pki.peers import Peer
-from protocol.messages import Message, Ping, Pong, Refused
+from protocol.messages import Ping, Pong, Refused
 
-__all__ = ["NOT_YOURS", "pong", "proven", "say_refused"]
+__all__ = ["NOT_YOURS", "pong", "proven"]
 
 NOT_YOURS = Refused(reason="identity", text="the message names another component than its link")
 
@@ -28,21 +25,3 @@ def pong(channel: Channel, message: Ping) -> Pong | Refused:
     if channel.peer is None or message.sender != channel.peer.name.id:
         return NOT_YOURS
     return Pong(id=message.id)
-
-
-def say_refused(
-    log: Logger, channel: Channel, message: Message, answer: Refused, *, expected: str
-) -> None:
-    """Write the line of a request that no honest peer makes (E5)."""
-    log.warning(
-        "request.refused",
-        link=channel.id,
-        kind=channel.kind,
-        remote=channel.remote,
-        type=type(message).__name__,
-        fingerprint=proven(channel).leaf.fingerprint,
-        expected=expected,
-        reason=answer.text,
-        remedy=REMEDIES["not_allowed"],
-        trace=message.trace or current_trace.get(),
-    )

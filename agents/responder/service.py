@@ -10,13 +10,14 @@ from datetime import datetime
 
 import msgspec
 
-from agents.member.answering import NOT_YOURS, pong, proven, say_refused
+from agents.member.answering import NOT_YOURS, pong, proven
 from agents.member.following import answer_ledger_get
 from agents.member.member import Member
 from agents.responder.enrolment import Binding, Enrolment
 from agents.responder.records import AckRecord, Credential
 from agents.responder.registry import Registry
 from agents.runtime.channel import Channel
+from agents.runtime.inbox import say_refused
 from agents.runtime.network import Answer
 from pki.acknowledgements import verify_ack
 from pki.errors import PKIError

@@ -27,7 +27,9 @@ import msgspec
 
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
+from agents.runtime.logs import Logger
 from agents.runtime.network import Answer, Handler
+from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
 from protocol.codes import CloseCode
@@ -37,7 +39,7 @@ from protocol.messages import Enrol, Message, Refused
 if TYPE_CHECKING:
     from agents.runtime.channel import Channel
 
-__all__ = ["SERVING", "Inbox", "Serving"]
+__all__ = ["SERVING", "Inbox", "Serving", "say_refused"]
 
 LIES: Final = frozenset({"identity", "signature"})
 """Refusals of what a proven peer says in another's name: a line each, as for a link (E5)."""
@@ -200,7 +202,8 @@ def _failed(channel: "Channel", message: Message, error: Exception) -> Refused:
 def _send(channel: "Channel", message: Message, answer: Message, trace: str) -> None:
     # What is wrong with a request for a certificate is said where it is judged.
     if isinstance(answer, Refused) and answer.reason in LIES and type(message) is not Enrol:
-        _say_lie(channel, message, answer, trace)
+        expected = f"{channel.name} alone"
+        say_refused(channel.log, channel, message, answer, expected=expected, trace=trace)
     answer = msgspec.structs.replace(answer, call=message.call, trace=trace)
     try:
         channel.send(answer)
@@ -214,15 +217,25 @@ def _send(channel: "Channel", message: Message, answer: Message, trace: str) -> 
         channel.close(CloseCode.INTERNAL, str(exc))
 
 
-def _say_lie(channel: "Channel", message: Message, answer: Refused, trace: str) -> None:
-    channel.log.warning(
+def say_refused(
+    log: Logger,
+    channel: "Channel",
+    message: Message,
+    answer: Refused,
+    *,
+    expected: str,
+    trace: str = "",
+) -> None:
+    """Write the line of a request that no honest peer makes (E5)."""
+    log.warning(
         "request.refused",
+        link=channel.id,
         kind=channel.kind,
         remote=channel.remote,
         type=type(message).__name__,
-        fingerprint=channel.fingerprint,
-        expected=f"{channel.name} alone",
+        fingerprint="-" if channel.peer is None else channel.peer.leaf.fingerprint,
+        expected=expected,
         reason=answer.text,
-        remedy="compare the versions of both sides; if equal, treat the peer as hostile",
-        trace=trace,
+        remedy=REMEDIES["not_allowed"],
+        trace=trace or message.trace or current_trace.get(),
     )

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from agents.member.answering import NOT_YOURS, say_refused
+from agents.member.answering import NOT_YOURS
 from agents.member.following import answer_ledger_get
 from agents.member.member import Member
 from agents.responder.enrolment import Binding, Enrolment
@@ -25,6 +25,7 @@ from agents.responder.records import AckRecord, ClientRecord
 from agents.responder.registry import Registry
 from agents.responder.service import ack_record
 from agents.runtime.channel import Channel
+from agents.runtime.inbox import say_refused
 from pki.certificates import Kind
 from pki.errors import PKIError
 from pki.keys import component_id
