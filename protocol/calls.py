@@ -109,10 +109,15 @@ def _chosen() -> Calls:
         heard = _room("char[]", 9)
         if lib.BIO_read(connection._into_ssl, heard, 9) != len(b"no TLS"):
             return Public()
-        # Before the first flight OpenSSL has nothing to give, to read or to write.
-        for call in (direct.take, direct.read):
+        # Before the peer's first flight there is nothing to take, to read, or to write with.
+        attempts = (
+            lambda: direct.take(connection, 9),
+            lambda: direct.read(connection, 9),
+            lambda: direct.write(connection, b"x"),
+        )
+        for attempt in attempts:
             try:
-                call(connection, 9)
+                attempt()
             except SSL.WantReadError:
                 continue
             return Public()

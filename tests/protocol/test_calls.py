@@ -90,11 +90,11 @@ def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
         calls.write(connection, b"too early")
 
 
-@pytest.mark.parametrize("missing", ["BIO_write", "BIO_read", "SSL_read"])
+@pytest.mark.parametrize("missing", ["BIO_write", "BIO_read", "SSL_read", "SSL_write"])
 def test_without_what_is_reached_for_the_public_ones_are_used(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {"BIO_write", "BIO_read", "SSL_read"} - {missing}
+    names = {"BIO_write", "BIO_read", "SSL_read", "SSL_write"} - {missing}
     present = {name: getattr(lib, name) for name in names}
     monkeypatch.setattr(protocol.calls, "lib", SimpleNamespace(**present))
     assert isinstance(protocol.calls._chosen(), Public)
