@@ -130,6 +130,10 @@ class Registry:
             for record in sorted(self._rows.values(), key=lambda r: (r.host, r.id))
         ]
 
+    def knows(self, id: bytes) -> bool:
+        """Whether this client has registered here, or was reported."""
+        return id in self._rows
+
     def row(self, id: bytes) -> Row | None:
         """One client."""
         self.look()

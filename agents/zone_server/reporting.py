@@ -163,7 +163,7 @@ class Reporting:
         acks = [
             ack
             for ack in self._acks.values()
-            if ack.component not in self._failed_at and self._registry.row(ack.component)
+            if ack.component not in self._failed_at and self._registry.knows(ack.component)
         ]
         return _Due(clients[:BATCH], acks[:BATCH])
 
