@@ -1,8 +1,8 @@
-"""The registry: who is there, who stands beside whom, and which of two machines is a copy."""
+"""The registry: who is there, and who stands beside whom."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from ipaddress import ip_address
@@ -14,165 +14,22 @@ from hypothesis import strategies as st
 from agents.responder import neighbourhoods
 from agents.responder.neighbourhoods import Member, Plan, Policy
 from agents.responder.records import ClientRecord
-from agents.responder.registry import LOSS_INTERVAL, LOSSES, MISSED, Registry
-from agents.runtime import logs
-from agents.runtime.errors import StateError
-from pki import certificates, issuance, keys
-from pki.certificates import Kind
-from pki.issuance import Issuer
+from agents.responder.registry import LOSS_INTERVAL, LOSSES, MISSED
+from pki import certificates
 from pki.peers import Peer
-from protocol.messages import Refused, Register, Registered
-from tests.support.clock import START, FakeClock, settle
-from tests.support.components import Component, MemoryClients, peer_of
-from tests.support.logs import logged
-
-DEPLOYMENT = bytes(range(16))
-RESPONDER, ZONE = b"\x0a" * 16, b"\x0b" * 16
-LONGEST = 90.0
-SETTINGS = {"PKIClientTLSKeyRenewalWindowHours": "4"}
-
-
-class SlowClients(MemoryClients):
-    """A store whose disk takes its time, if it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slow = False
-        self.writing = 0
-        self.most = 0
-        """How many wrote at once."""
-
-    async def save(self, rows: Sequence[ClientRecord]) -> None:
-        self.writing += 1
-        self.most = max(self.most, self.writing)
-        if self.slow:
-            await settle()
-        await super().save(rows)
-        self.writing -= 1
-
-
-class Line:
-    """A responder's registry, and its clients."""
-
-    def __init__(self, policy: Policy | None = None) -> None:
-        self.policy = policy or Policy()
-        self.clock = FakeClock()
-        self.store = SlowClients()
-        self.registry = self.opened()
-        root, ca = keys.generate(), keys.generate()
-        self.root = certificates.make_root(root, "s.example", 0, START, 1 << 120)
-        issuer = Issuer(root, (self.root,))
-        self.ca = Issuer(ca, (self._issue(issuer, ca, Kind.CLIENT_CA, RESPONDER), self.root))
-
-    def opened(self) -> Registry:
-        return Registry(
-            self.store,
-            responder=RESPONDER,
-            clock=self.clock,
-            log=logs.get_logger(),
-            policy=self.policy,
-            longest=LONGEST,
-            settings=lambda: SETTINGS,
-        )
-
-    def peer(self, id: bytes) -> Peer:
-        """What a link proves of a client."""
-        leaf = self._issue(self.ca, keys.generate(), Kind.CLIENT_TLS, id)
-        return peer_of((leaf, *self.ca.chain))
-
-    def client(self, address: str, port: int = 4000) -> "Client":
-        return Client(self, self.peer(Component().id), address, port)
-
-    async def clients(self, *addresses: str) -> list["Client"]:
-        made = [self.client(address) for address in addresses]
-        for client in made:
-            await client.says(full=True)
-        return made
-
-    def _issue(self, issuer: Issuer, key: keys.PrivateKey, kind: Kind, id: bytes) -> bytes:
-        return issuance.issue(
-            issuer,
-            certificates.parse_request(certificates.make_request(key, kind)),
-            kind=kind,
-            name=certificates.name_of(DEPLOYMENT, kind, id),
-            validity=timedelta(days=7),
-            now=START,
-            serial=3 << 120,
-        )
-
-
-@dataclass
-class Client:
-    """A client that remembers its token."""
-
-    line: Line
-    peer: Peer
-    address: str
-    port: int
-    token: bytes = b""
-
-    @property
-    def id(self) -> bytes:
-        return self.peer.name.id
-
-    async def asks(self, message: Register, *, remote: str = "") -> Registered | Refused:
-        return await self.line.registry.register(self.peer, remote or self.address, message)
-
-    async def says(
-        self, *, full: bool = False, lost: list[bytes] | None = None, token: bytes | None = None
-    ) -> Registered:
-        """Register honestly, and keep the token."""
-        message = Register(token=self.token if token is None else token, lost=lost or [])
-        if full:
-            message = Register(
-                host=f"host-{self.address}",
-                version="1.0",
-                port=self.port,
-                address=self.address,
-                token=message.token,
-                full=True,
-                lost=message.lost,
-            )
-        answer = await self.asks(message)
-        assert isinstance(answer, Registered), answer
-        self.token = answer.token
-        return answer
-
-    @property
-    def present(self) -> bool:
-        row = self.line.registry.row(self.id)
-        return row is not None and row.present
-
-    @property
-    def record(self) -> ClientRecord:
-        row = self.line.registry.row(self.id)
-        assert row is not None
-        return row.record
-
-
-@pytest.fixture
-def line() -> Line:
-    return Line()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, object]]]:
-    with logged() as found:
-        yield found
-
-
-def refused(answer: Registered | Refused, reason: str) -> Refused:
-    assert isinstance(answer, Refused), answer
-    assert answer.reason == reason
-    return answer
-
-
-def neighbours(answer: Registered) -> tuple[str | None, str | None]:
-    return (
-        answer.backward.address if answer.backward else None,
-        answer.forward.address if answer.forward else None,
-    )
-
+from protocol.messages import Register, Registered
+from tests.agents.responder.line import (
+    LONGEST,
+    RESPONDER,
+    SETTINGS,
+    ZONE,
+    Client,
+    Line,
+    neighbours,
+    refused,
+)
+from tests.support.clock import START
+from tests.support.components import Component
 
 # --- what is said, and what is known
 
@@ -513,165 +370,6 @@ async def test_the_revision_never_goes_back(line: Line) -> None:
     seen.append(line.registry.revision)
     assert seen == sorted(seen)
     assert seen[-2] > seen[-3]
-
-
-# --- clones
-
-
-@pytest.mark.req("F1")
-async def test_an_answer_that_was_lost_costs_nothing(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    shown = client.token
-    await client.says()  # the answer is lost: it still shows the token before
-    await client.says(token=shown)
-    newest = client.token
-    await client.says(token=newest)
-
-
-@pytest.mark.req("F1")
-async def test_the_first_answer_may_be_lost_as_well(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    await client.says(token=b"", full=True)
-    await client.says()
-
-
-@pytest.mark.req("F1")
-@pytest.mark.parametrize("token", [b"", b"\x00" * 16, b"\xff" * 32])
-async def test_a_token_of_nobodys_is_a_copied_machine(
-    line: Line, token: bytes, lines: list[dict[str, object]]
-) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    await client.says()
-    kept = client.record
-    for full in (False, True):
-        message = Register(token=token, full=full, host="copy", port=4000, address="127.0.1.99")
-        answer = refused(await client.asks(message, remote="127.0.1.99"), "cloned")
-        assert answer.retry_after is None
-    assert client.record == kept  # it changed nothing
-    await client.says()
-    assert [line["event"] for line in lines].count("client.cloned") == 2
-    cloned = next(line for line in lines if line["event"] == "client.cloned")
-    assert (cloned["client"], cloned["remote"]) == (client.id.hex(), "127.0.1.99")
-
-
-@pytest.mark.req("F1")
-async def test_a_registration_that_was_late_hurts_nobody(
-    line: Line, lines: list[dict[str, object]]
-) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    late = Register(token=client.token)  # waits on an old link
-    await client.says()
-    for _ in range(10):
-        assert isinstance(await client.asks(late), Registered)
-    await client.says()
-    kept = client.record
-    refused(await client.asks(late), "cloned")  # what it shows, a copy would show as well
-    assert client.record == kept
-    await client.says()
-    assert [line["event"] for line in lines].count("client.cloned") == 1
-
-
-@pytest.mark.req("F2")
-async def test_what_a_late_one_says_stands_until_everything_is_said_again(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    late = Register(token=client.token, port=4001, full=True)
-    client.port = 4002
-    await client.says(full=True)
-    assert isinstance(await client.asks(late), Registered)
-    assert client.record.port == 4001
-    await client.says(full=True)
-    refused(await client.asks(late), "cloned")
-    assert client.record.port == 4002
-
-
-@pytest.mark.req("F1")
-async def test_what_is_said_twice_at_once_hurts_nobody(line: Line) -> None:
-    """While one is written the other, of the same client over another link, has come."""
-    (client,) = await line.clients("127.0.1.11")
-    line.store.slow = True
-    for newer in (0, 1):
-        twice = [client.asks(Register(token=client.token)) for _ in range(2)]
-        answers = await asyncio.gather(*twice)
-        answer = answers[newer]
-        assert isinstance(answer, Registered)
-        client.token = answer.token
-        await client.says()
-
-
-async def test_a_client_waits_for_nobody_elses_disk(line: Line) -> None:
-    one, two = await line.clients("127.0.1.11", "127.0.1.12")
-    line.store.slow = True
-    line.store.most = 0
-    await asyncio.gather(one.says(), one.asks(Register(token=one.token)))
-    assert line.store.most == 1
-    await asyncio.gather(one.says(), two.says())
-    assert line.store.most == 2
-
-
-@pytest.mark.req("F1")
-async def test_all_tokens_of_a_round_survive_a_restart(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    shown = client.token
-    await client.says()
-    first = client.token
-    await client.says(token=shown)
-    line.registry = line.opened()
-    await line.registry.load()
-    await client.says(token=shown)
-    await client.says(token=first)
-    refused(await client.asks(Register(token=shown)), "cloned")
-
-
-@pytest.mark.req("F1")
-async def test_of_two_machines_with_one_identity_one_is_told(line: Line) -> None:
-    (original,) = await line.clients("127.0.1.11")
-    copy = replace(original, address="127.0.1.12")
-    await original.says()
-    await original.says()  # the copy's token is neither the last nor the one before
-    refused(await copy.asks(Register(token=copy.token)), "cloned")
-
-
-@pytest.mark.req("F1")
-async def test_of_two_machines_that_take_turns_the_second_is_told_in_its_second(line: Line) -> None:
-    (original,) = await line.clients("127.0.1.11")
-    copy = replace(original, address="127.0.1.12")
-    await original.says()
-    await copy.says()
-    await original.says()
-    refused(await copy.asks(Register(token=copy.token)), "cloned")
-    await original.says()
-
-
-@pytest.mark.req("F1")
-async def test_tokens_survive_a_restart(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    await client.says()
-    line.registry = line.opened()
-    await line.registry.load()
-    refused(await client.asks(Register(token=b"other", full=True, port=4000)), "cloned")
-    await client.says()
-
-
-@pytest.mark.req("F1")
-async def test_a_token_is_on_record_before_it_is_shown(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    kept = client.record
-    line.store.broken = True
-    with pytest.raises(StateError):
-        await client.says()
-    assert client.record == kept
-    line.store.broken = False
-    await client.says()
-    assert line.store.rows[client.id].token_out == client.token
-
-
-async def test_tokens_are_never_used_twice(line: Line) -> None:
-    (client,) = await line.clients("127.0.1.11")
-    tokens = {client.token}
-    for _ in range(20):
-        tokens.add((await client.says()).token)
-    assert len(tokens) == 21
-    assert all(len(token) == 16 for token in tokens)
 
 
 # --- lost neighbours
