@@ -3,7 +3,7 @@
 # Tools first: a small venv with one pinned uv. Then .venv, filled from the hash-pinned
 # files in requirements/, and Anchorline itself on top, editable, without a resolver. All of it
 # is compiled once: hundreds of short processes run from here, on some machines with
-# PYTHONDONTWRITEBYTECODE, and each would compile 0.7 s long.
+# PYTHONDONTWRITEBYTECODE, and each would compile everything that it imports.
 
 PYTHON   ?= python3
 TOOLS    := .tools

@@ -17,7 +17,7 @@ from pki.certificates import Kind
 from pki.entries import DEPTH
 from pki.issuance import Issuer
 
-__all__ = ["main"]
+__all__ = ["DEPLOYMENT", "client_ca", "main"]
 
 DEPLOYMENT = bytes(16)
 BATCH = 50
@@ -26,7 +26,7 @@ BATCH = 50
 
 def issuance_row(count: int) -> None:
     """Says "done" with CPU seconds of `count` issues, and of as many bare verifies and signs."""
-    issuer, now = _client_ca(), SystemClock().now()
+    issuer, now = client_ca(), SystemClock().now()
     names = [
         certificates.name_of(DEPLOYMENT, Kind.CLIENT_TLS, i.to_bytes(16)) for i in range(count)
     ]
@@ -92,7 +92,8 @@ def catch_up_row(count: int) -> None:
     print("done", took)
 
 
-def _client_ca() -> Issuer:
+def client_ca() -> Issuer:
+    """A client CA below a root of its own, as whoever signs with it holds it."""
     now, root_key, key = SystemClock().now(), keys.generate(), keys.generate()
     root = Issuer(root_key, (certificates.make_root(root_key, "bench.test", 0, now, 1),))
     der = issuance.issue(

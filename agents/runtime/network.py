@@ -58,8 +58,7 @@ Answer = Message | None
 """None: the peer gets no answer and times out, so return one."""
 
 Handler = Callable[["Channel", Message], Answer | Awaitable[Answer]]
-"""Answers a request: at once, or with what is to be awaited for it. A request that is answered
-at once costs no task, which is a quarter of the work of a small one."""
+"""Answers a request: at once, or with what is to be awaited for it. At once costs no task."""
 
 
 SCRATCH = 128 * 1024
