@@ -1,8 +1,8 @@
 """The four calls of OpenSSL that every record passes, without what pyOpenSSL puts around them.
 
 pyOpenSSL checks what it is given and asks after each call how it went, which costs as much as the
-call. Here only a call that gave nothing is asked why, by pyOpenSSL's own question, so its errors are
-the same.
+call. Here only a call that gave nothing is asked why, by pyOpenSSL's own question, so its errors
+are the same.
 
 This reaches into pyOpenSSL (ADR 0011). A self-test when this module is imported tries what is
 reached for; where it is not there, or not what it was, pyOpenSSL's public calls are used.
