@@ -17,7 +17,7 @@ Everything is counted, nothing is timed but the discovery buckets; `now` is netw
 Not safe for concurrent use.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -142,9 +142,11 @@ class Gate:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self._total = 0
-        self._by_address: Counter[str] = Counter()
-        self._in_flight: Counter[Pass] = Counter()
-        self._begun: Counter[str] = Counter()
+        self._by_address: dict[str, int] = {}
+        self._begun: dict[str, int] = {}
+        """Of an address: connections inside, and handshakes in flight that may enter."""
+        self._entering = 0
+        self._courtesies = 0
         self._discovery = Buckets(
             burst=admission.discovery_burst,
             interval=admission.discovery_interval,
@@ -163,7 +165,7 @@ class Gate:
     @property
     def handshakes(self) -> int:
         """Handshakes in flight, courtesies included."""
-        return self._in_flight.total()
+        return self._entering + self._courtesies
 
     def arrive(self, address: str) -> tuple[Pass, float, str]:
         """Count a connection; return what it may do, when to come back, and the bound it met."""
@@ -171,52 +173,54 @@ class Gate:
         met = self._bound_of(address)
         if met is None and self._is_full():
             met = bound.busy_retry_after, f"{bound.handshakes} handshakes in flight"
-        verdict, (retry_after, reason) = Pass.ENTER, met or (0.0, "")
-        if met is not None:
-            verdict = Pass.COURTESY
-            if self._in_flight[Pass.COURTESY] >= bound.courtesies:
-                self._forget_if_gone(address)
-                return Pass.DROP, retry_after, reason
+        if met is not None and self._courtesies >= bound.courtesies:
+            return Pass.DROP, *met
         self._total += 1
-        self._by_address[address] += 1
-        self._in_flight[verdict] += 1
-        if verdict is Pass.ENTER:
-            self._begun[address] += 1
-        return verdict, retry_after, reason
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+        if met is not None:
+            self._courtesies += 1
+            return Pass.COURTESY, *met
+        self._entering += 1
+        self._begun[address] = self._begun.get(address, 0) + 1
+        return Pass.ENTER, 0.0, ""
 
     def _is_full(self) -> bool:
-        return self._in_flight[Pass.ENTER] >= self.admission.handshakes
+        return self._entering >= self.admission.handshakes
 
     def _bound_of(self, address: str) -> tuple[float, str] | None:
         """The bound that this address meets whatever others shake hands; when to come back."""
         bound = self.admission
         if self._total >= bound.connections:
             return bound.full_retry_after, f"{bound.connections} connections"
-        if self._by_address[address] >= bound.per_address:
+        if self._by_address.get(address, 0) >= bound.per_address:
             return bound.full_retry_after, f"{bound.per_address} connections of one address"
-        if self._begun[address] >= bound.handshakes_per_address:
+        if self._begun.get(address, 0) >= bound.handshakes_per_address:
             most = bound.handshakes_per_address
             return bound.busy_retry_after, f"{most} handshakes in flight of one address"
         return None
 
     def settled(self, verdict: Pass, address: str) -> None:
         """Its handshake is over, however."""
-        self._in_flight[verdict] -= 1
         if verdict is Pass.ENTER:
-            self._begun[address] -= 1
-            if self._begun[address] <= 0:
-                del self._begun[address]
+            self._entering -= 1
+            _take_one(self._begun, address)
+        else:
+            self._courtesies -= 1
 
     def left(self, address: str) -> None:
         """Its connection is gone."""
         self._total -= 1
-        self._by_address[address] -= 1
-        self._forget_if_gone(address)
+        _take_one(self._by_address, address)
 
     def discovery(self, address: str, now: float) -> float:
         """Count a discovery link; return 0.0, or the seconds after which one is allowed."""
         return self._discovery.take(address, now)
 
-    def _forget_if_gone(self, address: str) -> None:
-        if self._by_address[address] <= 0:
-            del self._by_address[address]
+
+def _take_one(counts: dict[str, int], address: str) -> None:
+    """Count one less; who has none left is forgotten."""
+    left = counts[address] - 1
+    if left:
+        counts[address] = left
+    else:
+        del counts[address]

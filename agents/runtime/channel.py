@@ -223,8 +223,10 @@ class Channel:
     def announce(self) -> None:
         """Write the line that says that this link is open; its end has one too, then."""
         self._announced = True
-        self.log.info(
+        self._endpoint.log.info(
             "link.opened",
+            link=self.id,
+            peer=self.name,
             kind=self.kind,
             link_class=self.link_class.value,
             remote=self.remote,
@@ -275,6 +277,8 @@ class Channel:
         """One line; where it ended for what the peer did, the line of a refusal (E5)."""
         code = event.code.name.lower()
         said = {
+            "link": self.id,
+            "peer": self.name,
             "kind": self.kind,
             "link_class": self.link_class.value,
             "remote": self.remote,
@@ -284,7 +288,7 @@ class Channel:
             "trace": self.trace,
         }
         if event.code in OFFENCES and not event.by_peer:
-            self.log.warning(
+            self._endpoint.log.warning(
                 "link.closed",
                 **said,
                 fingerprint=self.fingerprint,
@@ -292,7 +296,7 @@ class Channel:
                 remedy=REMEDIES[code],
             )
         else:
-            self.log.info("link.closed", **said)
+            self._endpoint.log.info("link.closed", **said)
 
     # --- at rest
 

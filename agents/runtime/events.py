@@ -263,10 +263,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "link.closed": Event(
             "A link that was open has ended; a warning with `remedy` if for what its peer did.",
-            *("by_peer", "code", "expected", "fingerprint", "kind", "link_class", "reason"),
-            *("remedy", "remote", "trace"),
+            *("by_peer", "code", "expected", "fingerprint", "kind", "link", "link_class", "peer"),
+            *("reason", "remedy", "remote", "trace"),
         ),
-        "link.opened": Event("A link is open.", "kind", "link_class", "remote", "trace"),
+        "link.opened": Event(
+            "A link is open.", "kind", "link", "link_class", "peer", "remote", "trace"
+        ),
         "link.refused": Event(
             "A connection was refused, by us or by the other side; `remedy` says what to do.",
             "by_peer",

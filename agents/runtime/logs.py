@@ -27,11 +27,11 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, MutableMapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from pathlib import Path, PurePath
-from typing import IO, Any, Final, Protocol
+from typing import IO, Final, Protocol
 
 import msgspec
 import structlog
@@ -185,71 +185,82 @@ class Logger(structlog.BoundLoggerBase):
     def debug(self, event: str, **fields: object) -> None:
         """Log what helps to find a fault and nobody reads otherwise."""
         if _OUTPUT.level <= 10:
-            self._proxy_to_logger("debug", event, **fields)
+            _say("debug", event, self._context, fields)
 
     def info(self, event: str, **fields: object) -> None:
         """Log what happened in the normal course of things."""
         if _OUTPUT.level <= 20:
-            self._proxy_to_logger("info", event, **fields)
+            _say("info", event, self._context, fields)
 
     def warning(self, event: str, **fields: object) -> None:
         """Log what an operator should know of, and perhaps do something about."""
         if _OUTPUT.level <= 30:
-            self._proxy_to_logger("warning", event, **fields)
+            _say("warning", event, self._context, fields)
 
     def error(self, event: str, **fields: object) -> None:
         """Log what failed and needs somebody."""
         if _OUTPUT.level <= 40:
-            self._proxy_to_logger("error", event, **fields)
+            _say("error", event, self._context, fields)
 
     def exception(self, event: str, **fields: object) -> None:
         """Log an error of our own program, with the traceback of the exception in hand."""
         if _OUTPUT.level <= 40:
             trace = traceback.format_exc()[-10 * MAX_TEXT :]
-            self._proxy_to_logger("error", event, traceback=trace, **fields)
+            _say("error", event, self._context, {"traceback": trace, **fields})
 
 
-class _Writer:
-    """What structlog wraps: receives a whole record, whatever its level."""
+def _say(level: str, event: str, bound: Mapping[str, object], fields: Mapping[str, object]) -> None:
+    """Put the common fields first, make every value plain, and write the record.
 
-    @staticmethod
-    def debug(record: dict[str, object]) -> None:
-        _OUTPUT.write(record)
-
-    info = warning = error = debug
-
-
-def _record(
-    _logger: object, level: str, fields: MutableMapping[str, Any]
-) -> tuple[tuple[dict[str, object]], dict[str, object]]:
-    """Put the common fields first, and make every value plain."""
+    Of structlog the loggers and their `bind` are used, and not its chain of processors: a link
+    has two lines, and this is a twentieth of its handshake.
+    """
     output = _OUTPUT
     record: dict[str, object] = {
-        "ts": _stamp(output.clock.now()) if output.clock is not None else "",
+        "ts": _ts(output.clock.now()) if output.clock is not None else "",
         "level": level,
-        "event": fields.pop("event"),
+        "event": event,
         "role": output.role,
         "id": output.id,
     }
-    for name, value in fields.items():
+    for name, value in {**bound, **fields}.items():
         kind = type(value)
-        if kind is str and name != "traceback":
-            value = _text(value)
+        if kind is str:
+            if name != "traceback":
+                value = _text(value)  # type: ignore[arg-type]  # mypy reads no `kind is str`
         elif kind not in _PLAIN:
             value = _plain(value)
         record[name] = value
     if "trace" not in record and (trace := current_trace.get()):
         record["trace"] = trace
-    return (record,), {}
+    output.write(record)
 
 
-_PLAIN: Final = frozenset({str, int, bool, float, type(None)})
-"""What nearly every value is; JSON has it as it is."""
+_PLAIN: Final = frozenset({int, bool, float, type(None)})
+"""What JSON has as it is; text only if it is short and can be encoded."""
 
 
 def _stamp(date: datetime) -> str:
     utc = date if date.tzinfo is UTC else date.astimezone(UTC)
     return utc.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class _Stamps:
+    """Gives `_stamp` of the present; of the lines of one second only the first has it made."""
+
+    def __init__(self) -> None:
+        self._second = datetime.min.replace(tzinfo=UTC)
+        self._text = ""
+
+    def __call__(self, now: datetime) -> str:
+        if not _NOTHING <= now - self._second < _ONE_SECOND:
+            self._second = now.replace(microsecond=0)
+            self._text = _stamp(self._second)[: -len("000Z")]
+        return f"{self._text}{now.microsecond // 1000:03}Z"
+
+
+_NOTHING, _ONE_SECOND = timedelta(), timedelta(seconds=1)
+_ts: Final = _Stamps()
 
 
 def _plain(value: object, depth: int = 4) -> object:
@@ -271,10 +282,10 @@ def _plain(value: object, depth: int = 4) -> object:
             return _text(str(value))
         case _ if depth == 0:
             return _type_name(value)
+        case list() | tuple():  # an address: asked for before what is dear to ask for
+            return [_plain(item, depth - 1) for item in value]
         case Mapping():
             return {str(_plain(key, 0)): _plain(item, depth - 1) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item, depth - 1) for item in value]
         case set() | frozenset():
             return sorted((_plain(item, depth - 1) for item in value), key=str)
         case _:
@@ -282,8 +293,10 @@ def _plain(value: object, depth: int = 4) -> object:
 
 
 def _text(text: str) -> str:
+    if text.isascii() and len(text) <= MAX_TEXT:
+        return text
     # Lone surrogates are the one thing a str may hold and UTF-8 may not.
-    return _cut(text if text.isascii() else text.encode("utf-8", "backslashreplace").decode())
+    return _cut(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _cut(text: str) -> str:
@@ -292,7 +305,7 @@ def _cut(text: str) -> str:
 
 def get_logger(**fields: object) -> Logger:
     """Return a logger; `fields` are on each of its lines."""
-    return Logger(_Writer, [_record], dict(fields))
+    return Logger(None, (), dict(fields))
 
 
 def configure(

@@ -15,7 +15,7 @@ that went away) is no refusal, and a debug line.
 
 import asyncio
 import hashlib
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -116,7 +116,7 @@ class Opening:
 
     def __init__(self, side: Side, visitor: Visitor) -> None:
         self.remote: Address = ("", 0)
-        self.id = secrets.token_hex(4)
+        self.id = os.urandom(4).hex()
         self.trace = current_trace.get() or new_trace()
         self._side = side
         self._visitor = visitor
@@ -243,7 +243,7 @@ def _words(event: Closed) -> str:
 
 def addresses(transport: asyncio.BaseTransport) -> tuple[Address, Address]:
     """Where the peer is and where we are; unknown where the peer has gone already."""
-    peer, ours = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+    peer, ours = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     return cast(Address, tuple(peer[:2]) if peer else ("", 0)), cast(
         Address, tuple(ours[:2]) if ours else ("", 0)
     )

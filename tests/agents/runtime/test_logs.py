@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -317,6 +318,26 @@ def problems(
         found += [f"{call.where}: {name} is not in FIELDS" for name in sorted(call.fields - known)]
     silent = set(vocabulary) - {call.event for call in emitted}
     return [*found, *(f"{name} is emitted nowhere" for name in sorted(silent))]
+
+
+def test_stamps_follow_a_clock_that_is_set() -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    steps = (0, 0.9999, 1, 61.234, -0.001, -86_400, 0.9999)
+    dates = iter(noon + timedelta(seconds=step) for step in steps)
+    clock = mock.Mock(now=lambda: next(dates))
+    records: list[dict[str, object]] = []
+    logs.capture(records, clock=clock)
+    for _ in steps:
+        logs.get_logger().info("daemon.started")
+    assert [record["ts"] for record in records] == [
+        "2026-03-01T12:00:00.000Z",
+        "2026-03-01T12:00:00.999Z",
+        "2026-03-01T12:00:01.000Z",
+        "2026-03-01T12:01:01.234Z",
+        "2026-03-01T11:59:59.999Z",
+        "2026-02-28T12:00:00.000Z",
+        "2026-03-01T12:00:00.999Z",
+    ]
 
 
 @pytest.mark.req("K3")
