@@ -26,6 +26,9 @@ ID_BYTES: Final = 16
 class Role(StrEnum):
     """What the holder of a certificate may be taken for."""
 
+    # Enum's own is written in Python, and these are looked up at every link.
+    __hash__ = str.__hash__
+
     SERVER = "server"
     HUB = "hub"
     ZONE_SERVER = "zone-server"

@@ -34,8 +34,6 @@ from pki.names import Name, Role
 
 __all__ = ["Expectation", "Peer", "check_peer"]
 
-_KIND_OF_ROLE = {profile.role: kind for kind, profile in PROFILES.items() if profile.role}
-
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
@@ -142,7 +140,7 @@ def _roles(expectation: Expectation) -> list[str]:
 
 
 def _check_kinds(facts: Sequence[Facts], name: Name) -> None:
-    expected = _path(_KIND_OF_ROLE[name.role])
+    expected = _PATHS[name.role]
     got = [fact.kind for fact in facts[:-1]]
     # The root's own profile decides nothing: its place in the ledger has made it a root.
     if got != expected[:-1] or not facts[-1].is_ca:
@@ -158,6 +156,9 @@ def _path(kind: Kind) -> list[Kind]:
     while path[-1] is not Kind.ROOT:
         path.append(PROFILES[path[-1]].issuer)
     return path
+
+
+_PATHS = {profile.role: _path(kind) for kind, profile in PROFILES.items() if profile.role}
 
 
 def _check_client_ca(facts: Sequence[Facts], name: Name, expectation: Expectation) -> KeyId | None:

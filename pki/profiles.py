@@ -32,6 +32,9 @@ __all__ = ["KIND_OF_ROLE", "PROFILES", "Kind", "Profile"]
 class Kind(StrEnum):
     """What a certificate is for. The text is that of settings, logs and messages."""
 
+    # Enum's own is written in Python, and these are looked up at every link.
+    __hash__ = str.__hash__
+
     ROOT = "root"
     SERVER_TLS = "server-tls"
     MESSAGE_SIGNING = "message-signing"

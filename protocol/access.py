@@ -51,6 +51,9 @@ __all__ = [
 class LinkClass(StrEnum):
     """What a link proves: nothing, the server, or both sides."""
 
+    # Enum's own is written in Python, and these are looked up at every link.
+    __hash__ = str.__hash__
+
     DISCOVERY = "discovery"
     ENROLMENT = "enrolment"
     MEMBER = "member"

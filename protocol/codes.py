@@ -17,6 +17,9 @@ __all__ = ["EXPLANATIONS", "CloseCode"]
 class CloseCode(IntEnum):
     """The code of a CLOSE frame, or of an ending that no frame announced."""
 
+    # Enum's own is written in Python, and these are looked up at every link.
+    __hash__ = int.__hash__
+
     NORMAL = 0
     GOING_AWAY = 1
     SUPERSEDED = 2

@@ -23,6 +23,9 @@ __all__ = ["TRANSITIONS", "State", "Trigger", "advance"]
 class State(Enum):
     """What is true of a link."""
 
+    # Enum's own is written in Python, and these are looked up at every link.
+    __hash__ = object.__hash__
+
     HANDSHAKE = auto()
     """Nothing is proven yet."""
     HELLO = auto()
@@ -35,6 +38,9 @@ class State(Enum):
 
 class Trigger(Enum):
     """What happened to a link."""
+
+    # Enum's own is written in Python, and these are looked up at every link.
+    __hash__ = object.__hash__
 
     STRANGER = auto()
     """The handshake is done, without a client certificate."""

@@ -13,6 +13,7 @@ import asyncio
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from agents.member.acknowledgement import Acknowledgement
@@ -121,6 +122,14 @@ def _hear(trust: Trust, bundle: Path, *, files: Files, expect: str | None) -> No
     trust.bundle(opened, source=str(bundle))
 
 
+@lru_cache(maxsize=64)
+def _expectation(
+    roles: frozenset[Role], deployment: bytes, id: bytes | None, client_ca_of: bytes | None
+) -> Expectation:
+    """Return the same value for the same link of every peer."""
+    return Expectation(roles=roles, deployment=deployment, id=id, client_ca_of=client_ca_of)
+
+
 class Member:
     """One component at work.
 
@@ -203,12 +212,7 @@ class Member:
     ) -> Callable[[tuple[bytes, ...]], Peer]:
         """What a link asks of its peer: one of these roles, of this deployment."""
         return self.trust.verifier(
-            lambda: Expectation(
-                roles=roles,
-                deployment=self.trust.deployment,
-                id=id,
-                client_ca_of=client_ca_of(),
-            )
+            lambda: _expectation(roles, self.trust.deployment, id, client_ca_of())
         )
 
     async def enrol(self, channel: Channel, kind: Kind, standing: Standing, *, reason: str) -> None:

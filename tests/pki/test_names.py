@@ -73,3 +73,9 @@ def test_any_text_is_a_name_or_malformed(text: str) -> None:
 def test_parts_have_sixteen_bytes(deployment: bytes, id: bytes) -> None:
     with pytest.raises(ValueError, match="expected 16 and 16"):
         Name(deployment, Role.CLIENT, id)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_role_and_its_text_are_one_key(role: Role) -> None:
+    assert {role.value: 1}[role] == 1
+    assert {role: 1}[role.value] == 1  # type: ignore[index]  # as settings and messages have it
