@@ -1,16 +1,12 @@
 """The lab's processes: forked from one that has done the imports, started and stopped by name.
 
-    lab ──────────────► nursery ──fork──► server, hub, zone server, client-01 ...
-     │  SOCK_SEQPACKET     (no loop, no thread, never runs a daemon itself)
-     │  request + page and socket descriptors
-     │  answer: pid            later: pid and how it ended
+    lab ──page and socket──► nursery ──fork──► server, hub, zone server, client-01 ...
      └── signals, by pid
 
-1. The nursery is forked before the lab has a loop or a thread, and imports every daemon. A
-   child of it begins with warm imports: 64 in 0.6 s instead of 6.
+1. The nursery (`nursery`) is forked before the lab has a loop or a thread, imports every daemon
+   and never runs one itself: 64 children begin in 0.6 s instead of 6.
 2. It is a session of its own, so that the terminal's interrupt reaches the lab alone, which
    then stops its components in order.
-3. When the lab's end of the socket closes, however the lab ended, it kills what it has left.
 
 With `Separate` each component is a fresh interpreter instead: `anchorline lab --exec`.
 """
@@ -18,23 +14,21 @@ With `Separate` each component is a fresh interpreter instead: `anchorline lab -
 import asyncio
 import json
 import os
-import select
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from agents.lab.layout import Place
+from agents.lab.nursery import MAX_PACKET, nurse
 from agents.runtime.errors import AgentError
 
 __all__ = ["Forked", "Nursery", "Process", "Separate", "Spawner"]
-
-MAX_PACKET: Final = 16 * 1024
 
 Run = Callable[[str, Path, int, int], int]
 """Role, configuration, page, socket -> exit code: `node.run_node`."""
@@ -92,7 +86,8 @@ class Nursery:
                 ours.close()
                 os.setsid()
                 warm()
-                code = _nurse(theirs, run)
+                nurse(theirs, _child(run))
+                code = 0
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -107,64 +102,13 @@ class Nursery:
             os.waitpid(self.pid, 0)
 
 
-def _nurse(sock: socket.socket, run: Run) -> int:
-    """Fork children on request and report their ends, until the lab is gone."""
-    # Signals only interrupt the read; the handler itself has nothing to do.
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    children: set[int] = set()
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(wake, select.POLLIN)
-    try:
-        while True:
-            ready = dict(poll.poll())
-            if wake in ready:
-                with suppress(BlockingIOError):
-                    os.read(wake, 4096)
-                _report_ended(sock, children)
-            if sock.fileno() in ready:
-                data, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, 2)
-                if not data:
-                    return 0
-                children.add(_fork(sock, run, json.loads(data), fds, (wake, woken)))
-    except (BrokenPipeError, ConnectionError):
-        return 0
-    finally:
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+def _child(run: Run) -> Callable[[Mapping[str, Any], Sequence[int]], int]:
+    def live(request: Mapping[str, Any], fds: Sequence[int]) -> int:
+        _redirect(Path(request["output"]))
+        page, end = fds
+        return run(request["role"], Path(request["config"]), page, end)
 
-
-def _fork(
-    sock: socket.socket, run: Run, request: dict[str, Any], fds: list[int], pipe: tuple[int, int]
-) -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            sock.close()
-            for fd in pipe:
-                os.close(fd)
-            _redirect(Path(request["output"]))
-            page, end = fds
-            code = run(request["role"], Path(request["config"]), page, end)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
-    for fd in fds:
-        os.close(fd)
-    sock.send(json.dumps({"started": request["number"], "pid": pid}).encode())
-    return pid
+    return live
 
 
 def _redirect(path: Path) -> None:
@@ -176,19 +120,6 @@ def _redirect(path: Path) -> None:
     os.dup2(out, 2)
     os.close(out)
     os.close(nothing)
-
-
-def _report_ended(sock: socket.socket, children: set[int]) -> None:
-    while children:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        children.discard(pid)
-        code = os.waitstatus_to_exitcode(status)
-        sock.send(json.dumps({"ended": pid, "code": code}).encode())
 
 
 class Forked:
@@ -242,10 +173,10 @@ class Forked:
                 self._lost()
                 return
             message = json.loads(data)
-            if "started" in message:
-                self._starting.pop(message["started"]).set_result(message["pid"])
+            if "number" in message:
+                self._starting.pop(message["number"]).set_result(message["pid"])
             else:
-                self._end(message["ended"], message["code"])
+                self._end(message["pid"], message["code"])
 
     def _end(self, pid: int, code: int) -> None:
         process = self._running.pop(pid, None)

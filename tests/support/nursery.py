@@ -3,16 +3,14 @@
 A server's imports take 1.7 s of processor time; a fork takes 10 ms. Everything after the imports
 is the real thing: `agents.cli.main.main` with words, two streams and an exit code.
 
-    test ──SOCK_SEQPACKET──► nursery ──fork──► anchorline server run --config ...
-         words, descriptors          answer: pid; later, pid and how it ended
+    test ──words, descriptors──► nursery ──fork──► anchorline server run --config ...
 
-The nursery ends what is left, and itself, when the test process is gone, however it went.
+The lab's own nursery does the forking, and ends with the test process, however that went.
 """
 
 import importlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -22,9 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from agents.lab import nursery
+
 __all__ = ["Nursery", "Process", "nurse", "run"]
 
-MAX_PACKET: Final = 64 * 1024
 PATIENCE: Final = 30.0
 """Seconds after which a test that waits for a process has failed."""
 
@@ -158,73 +157,9 @@ class Nursery:
 
     def _receive(self) -> bytes:
         try:
-            return self._socket.recv(MAX_PACKET)
+            return self._socket.recv(nursery.MAX_PACKET)
         except OSError:
             return b""
-
-
-def _nurse(sock: socket.socket, program: Callable[[list[str]], int]) -> None:
-    """Fork on request and tell of ends, until the test process is gone."""
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    children: set[int] = set()
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(wake, select.POLLIN)
-    try:
-        while True:
-            ready = dict(poll.poll())
-            if wake in ready:
-                with suppress(BlockingIOError):
-                    os.read(wake, 4096)
-                _tell_ended(sock, children)
-            if sock.fileno() in ready:
-                data, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, 2)
-                if not data:
-                    return
-                children.add(_fork(sock, json.loads(data), fds, (wake, woken), program))
-    except (BrokenPipeError, ConnectionError):
-        return
-    finally:
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _fork(
-    sock: socket.socket,
-    request: Mapping[str, Any],
-    fds: list[int],
-    pipe: tuple[int, int],
-    program: Callable[[list[str]], int],
-) -> int:
-    out, err = fds
-    pid = os.fork()
-    if pid == 0:
-        code = 70
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            sock.close()
-            for fd in pipe:
-                os.close(fd)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            os.environ.update(request["environment"])
-            code = program(request["words"])
-        finally:
-            with suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
-    for fd in fds:
-        os.close(fd)
-    sock.send(json.dumps({"number": request["number"], "pid": pid}).encode())
-    return pid
 
 
 def run(words: list[str]) -> int:
@@ -235,21 +170,20 @@ def run(words: list[str]) -> int:
     return main()
 
 
-def _tell_ended(sock: socket.socket, children: set[int]) -> None:
-    while children:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        children.discard(pid)
-        code = os.waitstatus_to_exitcode(status)
-        sock.send(json.dumps({"pid": pid, "code": code}).encode())
-
-
 def nurse(program: Callable[[list[str]], int], descriptor: int) -> None:
     """Be the nursery's process: import once, then fork and run `program` whenever asked to."""
     for name in WARM:
         importlib.import_module(name)
-    _nurse(socket.socket(fileno=descriptor), program)
+
+    def live(request: Mapping[str, Any], fds: Sequence[int]) -> int:
+        out, err = fds
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.environ.update(request["environment"])
+        return program(request["words"])
+
+    nursery.nurse(socket.socket(fileno=descriptor), live)
 
 
 if __name__ == "__main__":
