@@ -1,8 +1,12 @@
-"""The four calls of OpenSSL that every record passes, without what pyOpenSSL puts around them.
+"""The calls of OpenSSL that every record passes, without what pyOpenSSL puts around them.
 
 pyOpenSSL checks what it is given and asks after each call how it went, which costs as much as the
 call. Here only a call that gave nothing is asked why, by pyOpenSSL's own question, so its errors
 are the same.
+
+A memory BIO keeps the room that its largest flight took, for as long as the link stands. pyOpenSSL
+has no way to give it back, so `shed` puts empty ones in their place: OpenSSL frees the old ones,
+as it frees the last ones with the connection.
 
 This reaches into pyOpenSSL (ADR 0011). A self-test when this module is imported tries what is
 reached for; where it is not there, or not what it was, pyOpenSSL's public calls are used.
@@ -17,6 +21,9 @@ __all__ = ["CALLS", "Calls", "Direct", "Public"]
 
 _SMALL: Final = 4096
 """Bytes up to which a view is copied: that is cheaper than to lend it."""
+
+_REFUSED: Final = b"\x15\x03\x03\x00\x02\x02\x28"
+"""A record with the fatal alert "handshake failure"."""
 
 # Room that is written before it is read needs no zeros first.
 _room: Final = ffi.new_allocator(should_clear_after_alloc=False)
@@ -41,6 +48,10 @@ class Calls(Protocol):
         """Encrypt all of this."""
         ...
 
+    def shed(self, connection: SSL.Connection) -> bool:
+        """Give back the room of ciphertext; False while there is some in it, to be tried again."""
+        ...
+
 
 class Public:
     """By pyOpenSSL's documented calls."""
@@ -60,6 +71,10 @@ class Public:
     def write(self, connection: SSL.Connection, data: bytes) -> None:
         """See `Calls`."""
         connection.send(data)
+
+    def shed(self, connection: SSL.Connection) -> bool:
+        """See `Calls`: nothing is given back, and there is no more to try."""
+        return True
 
 
 class Direct:
@@ -98,6 +113,18 @@ class Direct:
         if done <= 0:
             connection._raise_ssl_error(connection._ssl, done)
 
+    def shed(self, connection: Any) -> bool:  # noqa: ANN401
+        """See `Calls`."""
+        for used in (connection._into_ssl, connection._from_ssl):
+            if lib.BIO_get_mem_data(used, ffi.NULL) > 0:
+                return False
+        fresh = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+        if ffi.NULL in fresh:
+            raise MemoryError("OpenSSL has no room for a BIO")
+        lib.SSL_set_bio(connection._ssl, *fresh)
+        connection._into_ssl, connection._from_ssl = fresh
+        return True
+
 
 def _chosen() -> Calls:
     """The direct calls, if a connection answers to them as they expect."""
@@ -107,7 +134,9 @@ def _chosen() -> Calls:
     try:
         direct.put(connection, b"no TLS")
         heard = _room("char[]", 9)
-        if lib.BIO_read(connection._into_ssl, heard, 9) != len(b"no TLS"):
+        if direct.shed(connection) or lib.BIO_read(connection._into_ssl, heard, 9) != 6:
+            return Public()
+        if not direct.shed(connection):
             return Public()
         # Before the peer's first flight there is nothing to take, to read, or to write with.
         attempts = (
@@ -121,8 +150,17 @@ def _chosen() -> Calls:
             except SSL.WantReadError:
                 continue
             return Public()
+        # OpenSSL speaks through the fresh BIO, and hears through the next.
         if not direct.take(connection, 4096).startswith(b"\x16\x03"):
             return Public()
+        direct.shed(connection)
+        direct.put(connection, _REFUSED)
+        try:
+            direct.read(connection, 9)
+        except SSL.WantReadError:
+            return Public()
+        except SSL.Error:
+            pass
     except (AttributeError, TypeError):
         return Public()
     return direct

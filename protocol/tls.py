@@ -219,6 +219,7 @@ class TLS:
     __slots__ = (
         "_above",
         "_connection",
+        "_grown",
         "_out",
         "_scanner",
         "_unread",
@@ -233,6 +234,8 @@ class TLS:
         self._scanner = RecordScanner()
         self._out: list[bytes] = []
         self._unread = 0
+        self._grown = True
+        """Whether OpenSSL keeps room that a large flight took."""
         self.handshake_done = False
         """Whether both sides have finished the handshake."""
         self.ended = False
@@ -263,6 +266,8 @@ class TLS:
             self._handshake()
         plaintext = self._read(broken is not None) if self.handshake_done else b""
         self.failure = broken or self.failure
+        if self._grown and self.handshake_done:
+            self._grown = not CALLS.shed(self._connection)
         return plaintext
 
     @property

@@ -83,6 +83,59 @@ def test_a_record_is_cut_as_it_is_asked_for(calls: Calls) -> None:
     assert calls.read(server._connection, 100) == b"456789"
 
 
+@pytest.mark.parametrize("behind", [0, 1, 5, 6, 28, 29, 30, 33])
+def test_what_comes_with_the_end_of_the_handshake_is_not_lost(calls: Calls, behind: int) -> None:
+    client = TLS(contexts("client", server_side=False), server_side=False)
+    server = TLS(contexts("server", server_side=True), server_side=True)
+    server.receive(client.data_to_send())
+    client.receive(server.data_to_send())
+    server.receive(client.data_to_send())
+    # A TLS server is done first, and may speak behind its FINISHED.
+    server.write(b"at once")
+    flight = server.data_to_send()
+    place = len(flight) - behind
+    assert client.receive(flight[:place]) + client.receive(flight[place:]) == b"at once"
+    client.write(b"and back")
+    assert server.receive(client.data_to_send()) == b"and back"
+
+
+def test_the_room_of_a_flight_is_given_back_once_nothing_is_in_it(calls: Calls) -> None:
+    client, server = joined()
+    ends = client._connection, server._connection
+    client.write(b"on its way")
+    assert calls.shed(ends[0]) is isinstance(calls, Public)
+    flight = client.data_to_send()
+    calls.put(ends[1], flight[:-1])
+    assert calls.shed(ends[1]) is isinstance(calls, Public)
+    calls.put(ends[1], flight[-1:])
+    assert calls.read(ends[1], 100) == b"on its way"
+    before = [bio for end in ends for bio in (end._into_ssl, end._from_ssl)]
+    assert all(calls.shed(end) for end in ends)
+    after = [bio for end in ends for bio in (end._into_ssl, end._from_ssl)]
+    kept = [old == new for old, new in zip(before, after, strict=True)]
+    assert kept == [isinstance(calls, Public)] * 4
+    server.write(b"still there")
+    assert client.receive(server.data_to_send()) == b"still there"
+
+
+def test_a_connection_that_stands_keeps_no_room_of_its_handshake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shed: list[SSL.Connection] = []
+
+    class Watched(Direct):
+        def shed(self, connection: SSL.Connection) -> bool:
+            shed.append(connection)
+            return super().shed(connection)
+
+    monkeypatch.setattr(protocol.tls, "CALLS", Watched())
+    client, server = joined()
+    assert shed == [server._connection, client._connection]
+    client.write(b"no more is given back")
+    server.receive(client.data_to_send())
+    assert len(shed) == 2
+
+
 def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
     connection = SSL.Connection(contexts("client", server_side=False), None)
     connection.set_connect_state()
@@ -90,11 +143,23 @@ def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
         calls.write(connection, b"too early")
 
 
-@pytest.mark.parametrize("missing", ["BIO_write", "BIO_read", "SSL_read", "SSL_write"])
+REACHED = {
+    "BIO_write",
+    "BIO_read",
+    "SSL_read",
+    "SSL_write",
+    "BIO_get_mem_data",
+    "BIO_new",
+    "BIO_s_mem",
+    "SSL_set_bio",
+}
+
+
+@pytest.mark.parametrize("missing", sorted(REACHED))
 def test_without_what_is_reached_for_the_public_ones_are_used(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {"BIO_write", "BIO_read", "SSL_read", "SSL_write"} - {missing}
+    names = REACHED - {missing}
     present = {name: getattr(lib, name) for name in names}
     monkeypatch.setattr(protocol.calls, "lib", SimpleNamespace(**present))
     assert isinstance(protocol.calls._chosen(), Public)
@@ -106,4 +171,16 @@ def test_calls_that_give_other_bytes_are_not_used(monkeypatch: pytest.MonkeyPatc
             super().put(connection, bytes(data)[1:])
 
     monkeypatch.setattr(protocol.calls, "Direct", Other)
+    assert isinstance(protocol.calls._chosen(), Public)
+
+
+def test_bios_that_openssl_does_not_use_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(Direct):
+        def shed(self, connection: Any) -> bool:  # noqa: ANN401
+            if not super().shed(connection):
+                return False
+            connection._into_ssl = lib.BIO_new(lib.BIO_s_mem())
+            return True
+
+    monkeypatch.setattr(protocol.calls, "Direct", Deaf)
     assert isinstance(protocol.calls._chosen(), Public)
