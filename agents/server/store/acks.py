@@ -6,14 +6,21 @@ supersession (ledger rule 9) an honest component may acknowledge a smaller numbe
 
 import json
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select
+from sqlalchemy import Connection, RowMapping, select
 
 from agents.responder.records import AckRecord, Credential
+from agents.server.store.insertion import replacing
 from agents.server.store.schema import ack as table
 from agents.server.store.store import Store
 
 __all__ = ["AckTable", "load", "save"]
+
+_ROWS: Final = replacing(table)
+_values: Final = attrgetter(*_ROWS.columns)
+_CREDENTIALS: Final = _ROWS.columns.index("credentials")
 
 
 class AckTable:
@@ -38,11 +45,7 @@ class AckTable:
 def save(connection: Connection, acks: Sequence[AckRecord]) -> None:
     """Replace acknowledgements by component and slot; of two of one the later counts."""
     latest = {(ack.component, ack.slot): ack for ack in acks}
-    gone = delete(table).where(
-        (table.c.component == bindparam("of")) & (table.c.slot == bindparam("on"))
-    )
-    connection.execute(gone, [{"of": component, "on": slot} for component, slot in latest])
-    connection.execute(insert(table), [_row(ack) for ack in latest.values()])
+    _ROWS.put(connection, [_row(ack) for ack in latest.values()])
 
 
 def load(connection: Connection) -> list[AckRecord]:
@@ -51,18 +54,10 @@ def load(connection: Connection) -> list[AckRecord]:
     return [_ack(row) for row in connection.execute(query).mappings()]
 
 
-def _row(ack: AckRecord) -> dict[str, object]:
-    return {
-        "component": ack.component,
-        "slot": ack.slot,
-        "n": ack.n,
-        "entry_id": ack.entry_id,
-        "spki": ack.spki,
-        "signature": ack.signature,
-        "role": ack.role,
-        "credentials": _encode(ack.credentials),
-        "at": ack.at,
-    }
+def _row(ack: AckRecord) -> Sequence[object]:
+    row = list(_values(ack))
+    row[_CREDENTIALS] = _encode(ack.credentials)
+    return row
 
 
 def _ack(row: RowMapping) -> AckRecord:

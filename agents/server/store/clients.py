@@ -1,21 +1,20 @@
 """The registry of clients, as rows (F3)."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from operator import attrgetter
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, select
 
 from agents.responder.records import ClientRecord
+from agents.server.store.insertion import replacing
 from agents.server.store.schema import client as table
 from agents.server.store.store import Store
 
 __all__ = ["ClientTable", "load", "save"]
 
-_COLUMNS: Final = [field.name for field in fields(ClientRecord)]
-# Delete and insert is the upsert that every database has; readers see neither half.
-_DELETE: Final = delete(table).where(table.c.id == bindparam("gone"))
-_INSERT: Final = insert(table)
+_ROWS: Final = replacing(table)
+_values: Final = attrgetter(*_ROWS.columns)
 
 
 class ClientTable:
@@ -41,10 +40,7 @@ class ClientTable:
 def save(connection: Connection, reports: Sequence[Sequence[ClientRecord]]) -> None:
     """Replace rows by id; of two rows with one id the later counts."""
     latest = {row.id: row for rows in reports for row in rows}
-    connection.execute(_DELETE, [{"gone": each} for each in latest])
-    connection.execute(
-        _INSERT, [{name: getattr(row, name) for name in _COLUMNS} for row in latest.values()]
-    )
+    _ROWS.put(connection, [_values(row) for row in latest.values()])
 
 
 def load(connection: Connection) -> list[ClientRecord]:

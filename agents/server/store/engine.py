@@ -1,7 +1,7 @@
 """The database under the store: how it is opened, and what its errors mean.
 
 Everything that only SQLite knows is in this file; the rest of the store speaks SQLAlchemy
-Core. SQLite is opened so:
+Core, but for what is done for every group of writes, which it has `driver` do. SQLite is opened so:
 
 1. The file is made 0600 before SQLite sees it; its `-wal` and `-shm` take its mode.
 2. `journal_mode=WAL`: readers do not wait for the writer. A file system that cannot do
@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from agents.runtime.errors import DamagedError, StateError
 
-__all__ = ["check", "locate", "open_engine", "translate"]
+__all__ = ["ERRORS", "check", "driver", "locate", "open_engine", "translate"]
+
+ERRORS: Final = (SQLAlchemyError, sqlite3.Error)
+"""What a database raises, by way of Core or of its driver; `translate` takes either."""
 
 BUSY_TIMEOUT: Final = 10_000
 """Milliseconds to wait for a lock that somebody else holds, such as a backup."""
@@ -79,9 +83,17 @@ def open_engine(url: URL, *, connections: int, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver(connection).execute(begin)
 
     return engine
+
+
+def driver(connection: Connection) -> DBAPICursor:
+    """A cursor of the driver itself, in the connection's transaction.
+
+    For a statement that is always the same: `Connection` makes several objects for each.
+    """
+    return connection.connection.cursor()
 
 
 def check(connection: Connection, where: str) -> None:
@@ -104,7 +116,7 @@ def check(connection: Connection, where: str) -> None:
         raise DamagedError(f"{where} is damaged: {verdict.lower():.200}", RESTORE)
 
 
-def translate(error: SQLAlchemyError, where: str) -> StateError:
+def translate(error: SQLAlchemyError | sqlite3.Error, where: str) -> StateError:
     """What an error of the database means to an operator. Raise the result `from` it."""
     original = error.orig if isinstance(error, StatementError) else error
     name = getattr(original, "sqlite_errorname", None) or ""

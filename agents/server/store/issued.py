@@ -7,13 +7,14 @@ and the root's count does not move.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, select
 
 from agents.responder.records import IssuedRecord
+from agents.server.store.insertion import Insertion
 from agents.server.store.schema import issued as table
 from agents.server.store.schema import issuer_count as counts
 from agents.server.store.store import Store
@@ -23,13 +24,9 @@ __all__ = ["CLIENT_CA", "ROOT", "IssuedTable", "add", "count_by_issuer", "forget
 ROOT: Final = "root"
 CLIENT_CA: Final = "client-ca"
 
-_COLUMNS: Final = [field.name for field in fields(IssuedRecord)]
-_INSERT: Final = insert(table)
-_COUNT: Final = (
-    update(counts)
-    .where(counts.c.issuer == bindparam("by"))
-    .values(signed=counts.c.signed + bindparam("more"))
-)
+_ROWS: Final = Insertion(table)
+_COUNTS: Final = Insertion(counts, {"signed": f"{counts.name}.signed + excluded.signed"})
+_values: Final = attrgetter(*_ROWS.columns)
 
 
 class IssuedTable:
@@ -58,15 +55,10 @@ class IssuedTable:
 
 def add(connection: Connection, records: Sequence[IssuedRecord]) -> None:
     """Record issues and count them."""
-    connection.execute(
-        _INSERT, [{name: getattr(one, name) for name in _COLUMNS} for one in records]
-    )
+    _ROWS.put(connection, [_values(one) for one in records])
     kinds = {one.issuer: ROOT if one.issuer == one.root else CLIENT_CA for one in records}
-    for issuer, signed in Counter(one.issuer for one in records).items():
-        counted = connection.execute(_COUNT, {"by": issuer, "more": signed})
-        if counted.rowcount == 0:
-            new = insert(counts).values(issuer=issuer, kind=kinds[issuer], signed=signed)
-            connection.execute(new)
+    signed = Counter(one.issuer for one in records)
+    _COUNTS.put(connection, [(issuer, kinds[issuer], more) for issuer, more in signed.items()])
 
 
 def count_by_issuer(connection: Connection) -> dict[str, int]:

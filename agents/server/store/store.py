@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from sqlalchemy import URL, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from agents.runtime.errors import UnavailableError
-from agents.server.store.engine import check, locate, open_engine, translate
+from agents.server.store.engine import ERRORS, check, locate, open_engine, translate
 from agents.server.store.upgrade import upgrade
 from agents.server.store.writer import Rows, Work, Writer
 
@@ -65,7 +64,7 @@ class Store:
             with engine.begin() as connection:
                 check(connection, where)
                 upgrade(connection, where)
-        except SQLAlchemyError as exc:
+        except ERRORS as exc:
             engine.dispose()
             raise translate(exc, where) from exc
         except BaseException:
@@ -120,7 +119,7 @@ class Store:
         try:
             with self._engine.connect() as connection:
                 return work(connection)
-        except SQLAlchemyError as exc:
+        except ERRORS as exc:
             raise translate(exc, self.where) from exc
 
 

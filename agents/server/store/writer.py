@@ -28,10 +28,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from agents.runtime.errors import UnavailableError
-from agents.server.store.engine import translate
+from agents.server.store.engine import ERRORS, driver, translate
 
 __all__ = ["MAX_GROUP", "Rows", "Work", "Writer"]
 
@@ -180,16 +179,16 @@ class Writer:
 
     def _attempt(self, connection: Connection, jobs: Sequence[_Job]) -> None:
         """Do what goes together, in a savepoint; if it fails, each alone."""
-        # By name: `begin_nested` makes a statement of its own each time, which costs a group more
-        # than its rows do.
-        connection.exec_driver_sql("SAVEPOINT attempt")
+        # By the driver: `begin_nested` costs a group more than its rows do.
+        cursor = driver(connection)
+        cursor.execute("SAVEPOINT attempt")
         try:
             _do(connection, jobs)
-            connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
+            cursor.execute("RELEASE SAVEPOINT attempt")
         except BaseException as exc:
             try:
-                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT attempt")
-            except SQLAlchemyError as lost:
+                cursor.execute("ROLLBACK TO SAVEPOINT attempt")
+            except ERRORS as lost:
                 # A full disk ends the whole transaction, savepoints and all: rule 4.
                 raise exc from lost
             if len(jobs) == 1:
@@ -199,8 +198,8 @@ class Writer:
                 self._attempt(connection, [job])
 
     def _foreign(self, error: BaseException) -> BaseException:
-        """The error as callers may see it: no exception of SQLAlchemy crosses the door."""
-        if not isinstance(error, SQLAlchemyError):
+        """The error as callers may see it: no exception of a database crosses the door."""
+        if not isinstance(error, ERRORS):
             return error
         translated = translate(error, self._where)
         translated.__cause__ = error
