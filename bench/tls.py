@@ -4,6 +4,8 @@
                                        verified to its root, and its issuer known (ADR 0009)
     python -m bench.tls calls N        microseconds of the four calls of a request of 200 bytes
                                        and its answer: pyOpenSSL's, and direct (ADR 0011)
+    python -m bench.tls chains N       microseconds of the chain that a handshake has verified:
+                                       the same two
 
 No row of the table: two ways of our own, side by side, for who changes one of them.
 """
@@ -101,7 +103,28 @@ def calls(count: int) -> None:
     print("done", *(f"{1e6 * one / count:.1f}" for one in took))
 
 
-WAYS: Mapping[str, Callable[[int], None]] = {"issuers": issuers, "calls": calls}
+def chains(count: int) -> None:
+    """Says "done", public and direct."""
+    ca = client_ca()
+    member, root = _member(ca), ca.chain[-1]
+    context = server_context(member, [root], [ca.chain])
+    _, _, server = _shake(client_context(member, [root]), context)
+    took = [0.0, 0.0]
+    ways: list[Calls] = [Public(), Direct()]
+    for _ in range(0, count, BATCH):
+        for place, way in enumerate(ways):
+            before = time.process_time()
+            for _ in range(BATCH):
+                way.verified(server._connection, server._anchors)
+            took[place] += time.process_time() - before
+    print("done", *(f"{1e6 * one / count:.1f}" for one in took))
+
+
+WAYS: Mapping[str, Callable[[int], None]] = {
+    "issuers": issuers,
+    "calls": calls,
+    "chains": chains,
+}
 
 
 def main() -> int:

@@ -8,13 +8,18 @@ A memory BIO keeps the room that its largest flight took, for as long as the lin
 has no way to give it back, so `shed` puts empty ones in their place: OpenSSL frees the old ones,
 as it frees the last ones with the connection.
 
+What OpenSSL has verified ends at a certificate of the context's own store, nearly always. That one
+is known by where it lies in memory, and nobody has to write it out again: `anchor` says where, and
+`verified` asks for it. It is what OpenSSL took from its store, never what the peer has shown.
+
 This reaches into pyOpenSSL (ADR 0011). A self-test when this module is imported tries what is
 reached for; where it is not there, or not what it was, pyOpenSSL's public calls are used.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
 __all__ = ["CALLS", "Calls", "Direct", "Public"]
@@ -27,6 +32,10 @@ _REFUSED: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 
 # Room that is written before it is read needs no zeros first.
 _room: Final = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+Chain = tuple[bytes, ...]
+"""Certificates (DER), each signed by the next, the root last."""
 
 
 class Calls(Protocol):
@@ -52,6 +61,21 @@ class Calls(Protocol):
         """Give back the room of ciphertext; False while there is some in it, to be tried again."""
         ...
 
+    def anchor(self, certificate: crypto.X509) -> object:
+        """Return by what `verified` knows this certificate of a store, while the object lives."""
+        ...
+
+    def verified(self, connection: SSL.Connection, anchors: Mapping[object, Chain]) -> Chain:
+        """Return the peer's chain as OpenSSL verified it, leaf first; empty where there is none.
+
+        It ends with the chain of an anchor.
+
+        Args:
+            connection: Whose handshake is done.
+            anchors: The chains of the certificates in its store, by their DER, and by `anchor`.
+        """
+        ...
+
 
 class Public:
     """By pyOpenSSL's documented calls."""
@@ -75,6 +99,17 @@ class Public:
     def shed(self, connection: SSL.Connection) -> bool:
         """See `Calls`: nothing is given back, and there is no more to try."""
         return True
+
+    def anchor(self, certificate: crypto.X509) -> object:
+        """See `Calls`: its DER."""
+        return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+    def verified(self, connection: SSL.Connection, anchors: Mapping[object, Chain]) -> Chain:
+        """See `Calls`."""
+        # `as_cryptography` would encode each, parse it, and have it encoded again here.
+        chain = connection.get_verified_chain() or ()
+        ders = [crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain]
+        return (*ders[:-1], *(anchors.get(ders[-1], ders[-1:]) if ders else ()))
 
 
 class Direct:
@@ -125,6 +160,36 @@ class Direct:
         connection._into_ssl, connection._from_ssl = fresh
         return True
 
+    def anchor(self, certificate: Any) -> object:  # noqa: ANN401
+        """See `Calls`: the pointer to it, if it is one."""
+        known = Public().anchor(certificate)
+        pointer = getattr(certificate, "_x509", None)
+        return pointer if pointer is not None and _encoded(pointer) == known else known
+
+    def verified(self, connection: Any, anchors: Mapping[object, Chain]) -> Chain:  # noqa: ANN401
+        """See `Calls`."""
+        found: list[bytes] = []
+        stack = lib.SSL_get0_verified_chain(connection._ssl)
+        for place in range(0 if stack == ffi.NULL else lib.sk_X509_num(stack)):
+            one = lib.sk_X509_value(stack, place)
+            if one in anchors:
+                return (*found, *anchors[one])
+            found.append(_encoded(one))
+        return Public().verified(connection, anchors)
+
+
+def _encoded(certificate: Any) -> bytes:  # noqa: ANN401
+    """Return the DER of a certificate of OpenSSL."""
+    written = lib.BIO_new(lib.BIO_s_mem())
+    try:
+        if lib.i2d_X509_bio(written, certificate) != 1:
+            raise MemoryError("OpenSSL has no room for a certificate")
+        start = ffi.new("char **")
+        size = lib.BIO_get_mem_data(written, start)
+        return bytes(ffi.buffer(start[0], size))
+    finally:
+        lib.BIO_free(written)
+
 
 def _chosen() -> Calls:
     """The direct calls, if a connection answers to them as they expect."""
@@ -134,6 +199,11 @@ def _chosen() -> Calls:
     try:
         direct.put(connection, b"no TLS")
         heard = _room("char[]", 9)
+        # Nobody is verified here; that the rest of `verified` is there is all that can be seen.
+        if direct.verified(connection, {}) or not (
+            lib.sk_X509_num and lib.sk_X509_value and lib.i2d_X509_bio and lib.BIO_free
+        ):
+            return Public()
         if direct.shed(connection) or lib.BIO_read(connection._into_ssl, heard, 9) != 6:
             return Public()
         if not direct.shed(connection):

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
-from protocol.calls import CALLS
+from protocol.calls import CALLS, Chain
 from protocol.errors import (
     AlertError,
     DistrustedError,
@@ -57,9 +57,6 @@ CIPHERS: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
 """All with the record overhead that `protocol.records` counts on."""
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which pyOpenSSL does not name."""
-
-Chain = tuple[bytes, ...]
-"""Certificates (DER), each signed by the next, the root last."""
 
 _OP_NO_RENEGOTIATION: Final = 0x40000000
 _MODE_NO_AUTO_CHAIN: Final = 0x8  # send the chain as given, build none from the roots
@@ -98,9 +95,11 @@ class Credentials:
 
 
 class _Context(SSL.Context):
-    """A context, and what is above the issuers that are anchors in it."""
+    """A context, and the chains of the certificates that are anchors in it."""
 
-    above: Mapping[bytes, Chain]
+    anchors: Mapping[object, Chain]
+    """As `Calls.verified` wants them: known while `kept` is."""
+    kept: Sequence[crypto.X509]
 
 
 def server_context(
@@ -155,7 +154,7 @@ def discovery_context() -> SSL.Context:
 def _context() -> _Context:
     """Return what all three have in common."""
     context = _Context(SSL.TLS_METHOD)
-    context.above = {}
+    context.anchors, context.kept = {}, ()
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(CIPHERS)
@@ -195,14 +194,25 @@ def _trust(context: _Context, roots: Sequence[bytes], issuers: Sequence[Chain]) 
         for issuer, above in known.items():
             for one, next_ in pairwise(map(x509.load_der_x509_certificate, (issuer, *above))):
                 one.verify_directly_issued_by(next_)
-        for anchor in (*roots, *known):
-            certificate = x509.load_der_x509_certificate(anchor)
-            store.add_cert(crypto.X509.from_cryptography(certificate))
+        kept = [
+            (crypto.X509.from_cryptography(x509.load_der_x509_certificate(der)), _chain(der, known))
+            for der in (*roots, *known)
+        ]
+        for anchor, _ in kept:
+            store.add_cert(anchor)
     except InvalidSignature as exc:
         raise LocalProtocolError("issuer is not signed by the next of its chain") from exc
     except (ValueError, TypeError, UnsupportedAlgorithm, crypto.Error) as exc:
         raise LocalProtocolError(f"root or issuer cannot be used: {exc}") from exc
-    context.above = known
+    context.anchors = {
+        known_by: chain for anchor, chain in kept for known_by in (chain[0], CALLS.anchor(anchor))
+    }
+    context.kept = [anchor for anchor, _ in kept]
+
+
+def _chain(anchor: bytes, issuers: Mapping[bytes, Chain]) -> Chain:
+    """Return the chain that an anchor begins; every link that it verifies shares it."""
+    return tuple(map(_shared, (anchor, *issuers.get(anchor, ()))))
 
 
 class TLS:
@@ -217,7 +227,7 @@ class TLS:
     """
 
     __slots__ = (
-        "_above",
+        "_anchors",
         "_connection",
         "_grown",
         "_out",
@@ -230,7 +240,9 @@ class TLS:
 
     def __init__(self, context: SSL.Context, *, server_side: bool) -> None:
         self._connection = SSL.Connection(context, None)
-        self._above: Mapping[bytes, Chain] = context.above if isinstance(context, _Context) else {}
+        self._anchors: Mapping[object, Chain] = (
+            context.anchors if isinstance(context, _Context) else {}
+        )
         self._scanner = RecordScanner()
         self._out: list[bytes] = []
         self._unread = 0
@@ -306,12 +318,9 @@ class TLS:
 
         Empty where the peer has shown none. On a discovery context it means nothing.
         """
-        # `as_cryptography` would encode each, parse it, and have it encoded again here.
-        chain = self._connection.get_verified_chain() or []
-        ders = [crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain]
-        leaf, above = ders[:1], [_shared(der) for der in ders[1:]]
-        # A root is above nothing, so what ends at one is whole as it is.
-        return (*leaf, *above, *self._above.get(ders[-1] if ders else b"", ()))
+        leaf, *above = CALLS.verified(self._connection, self._anchors) or (b"",)
+        # What is no anchor is still one of a few.
+        return (leaf, *map(_shared, above)) if leaf else ()
 
     def shown_chain(self) -> Chain:
         """Return the chain that the peer has shown in a handshake that did not end well.

@@ -11,8 +11,9 @@ from OpenSSL._util import lib
 import protocol.calls
 import protocol.tls
 from protocol.calls import CALLS, Calls, Direct, Public
-from protocol.tls import TLS
-from tests.protocol.pairs import contexts
+from protocol.tls import TLS, Credentials, client_context, server_context
+from tests.protocol.pairs import contexts, credentials, root
+from tests.support.certs import Authority
 
 SIZES = [1, 200, 4096, 4097, 16384, 16385, 300_000]
 CUT = b"\x17\x03\x03\x00\x20" + bytes(32)
@@ -26,10 +27,12 @@ def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
     return chosen
 
 
-def joined() -> tuple[TLS, TLS]:
+def joined(
+    client_side: SSL.Context | None = None, server_side: SSL.Context | None = None
+) -> tuple[TLS, TLS]:
     """The client and the server of a connection that stands."""
-    client = TLS(contexts("client", server_side=False), server_side=False)
-    server = TLS(contexts("server", server_side=True), server_side=True)
+    client = TLS(client_side or contexts("client", server_side=False), server_side=False)
+    server = TLS(server_side or contexts("server", server_side=True), server_side=True)
     while flight := client.data_to_send():
         server.receive(flight)
         client.receive(server.data_to_send())
@@ -136,6 +139,55 @@ def test_a_connection_that_stands_keeps_no_room_of_its_handshake(
     assert len(shed) == 2
 
 
+def verified(shown: Credentials, *issuers: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The chain that a server verifies, which takes `issuers` for anchors too."""
+    server_side = server_context(credentials("server"), [root().der], issuers)
+    client_side = client_context(shown, [root().der])
+    return joined(client_side, server_side)[1].verified_chain()
+
+
+def test_a_verified_chain_is_whole_with_and_without_known_issuers(calls: Calls) -> None:
+    shown = credentials("client")
+    assert verified(shown) == shown.chain
+    assert verified(shown, shown.chain[1:]) == shown.chain
+    assert verified(credentials("server"), shown.chain[1:]) == credentials("server").chain
+
+
+def test_a_chain_is_what_was_verified_and_not_what_was_shown(calls: Calls) -> None:
+    # Two certificates of one CA: the same name and key, and only one of them is known.
+    known, other = root().below(), root().below()
+    other.key, other.name = known.key, known.name
+    other.certificate = Authority(known.name, root(), key=known.key).certificate
+    assert other.der != known.der
+    shown = other.issue("client")
+    assert verified(shown, known.chain) == (shown.chain[0], *known.chain)
+
+
+def test_what_is_in_the_store_is_not_written_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = credentials("client")
+    server_side = server_context(credentials("server"), [root().der], [shown.chain[1:]])
+    server = joined(server_side=server_side)[1]
+    written: list[bytes] = []
+    encoded = protocol.calls._encoded
+
+    def watched(certificate: object) -> bytes:
+        written.append(encoded(certificate))
+        return written[-1]
+
+    monkeypatch.setattr(protocol.calls, "_encoded", watched)
+    assert server.verified_chain() == shown.chain
+    assert written == [shown.chain[0]]
+
+
+def test_an_anchor_that_cannot_be_known_by_its_place_is_known_by_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol.calls, "_encoded", lambda _certificate: b"another one")
+    shown = credentials("client")
+    server_side = server_context(credentials("server"), [root().der], [shown.chain[1:]])
+    assert joined(server_side=server_side)[1].verified_chain() == shown.chain
+
+
 def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
     connection = SSL.Connection(contexts("client", server_side=False), None)
     connection.set_connect_state()
@@ -152,6 +204,11 @@ REACHED = {
     "BIO_new",
     "BIO_s_mem",
     "SSL_set_bio",
+    "SSL_get0_verified_chain",
+    "sk_X509_num",
+    "sk_X509_value",
+    "i2d_X509_bio",
+    "BIO_free",
 }
 
 
