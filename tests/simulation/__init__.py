@@ -5,8 +5,8 @@ daemons, from the bytes of a TLS handshake to what an administrator asks. What i
 ours, and lies on request:
 
     loop       time that leaps to the next timer: an hour takes as long as what happens in it
-    network    connections that are slow, reset, cut off, half open or damage bytes, and roads that
-               a thief bends
+    network    connections that are slow, reset, cut off, half open or damage bytes, that are heard
+               when their client has long been heard on another, and roads that a thief bends
     disk       files that fail before, in the middle and after a write; what a kill leaves, and
                what a loss of power does
     store      the server's database in memory, with its real schema, statements and groups

@@ -16,8 +16,10 @@ __all__ = [
     "Cut",
     "Dismiss",
     "Heal",
+    "Hold",
     "Kill",
     "Leap",
+    "Move",
     "Noise",
     "Release",
     "Reset",
@@ -100,6 +102,24 @@ class Heal:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What goes both ways on the connections that a machine has now is held back.
+
+    It arrives later, when the machine may have made others and said something else on them.
+    """
+
+    machine: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A client is told to listen on another port, and started anew."""
+
+    machine: int
+
+
+@dataclass(frozen=True, slots=True)
 class Storm:
     """Connections are slow, and break."""
 
@@ -169,6 +189,8 @@ Act = (
     | Wake
     | Cut
     | Heal
+    | Hold
+    | Move
     | Storm
     | Noise
     | Reset

@@ -1,10 +1,12 @@
 """Everything that is drawn in a simulated world, drawn from its seed.
 
-`secrets` draws all its numbers from one generator of the operating system. In a simulated world
-it is a seeded one, so whatever the product draws (it knows no other source) is drawn again in a
-replay. Private keys come from OpenSSL in the product, and from the seed here.
+`secrets` draws all its numbers from one generator of the operating system, and ids of links and
+traces are asked of that itself. In a simulated world both are seeded, so whatever the product
+draws (it knows no other source) is drawn again in a replay. Private keys come from OpenSSL in the
+product, and from the seed here.
 """
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +31,14 @@ def drawn(seed: int, purpose: str) -> Random:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Have the product draw its numbers and its keys from the seed, inside the block."""
-    numbers, scalars = drawn(seed, "numbers"), drawn(seed, "keys")
+    numbers, scalars, ids = (drawn(seed, purpose) for purpose in ("numbers", "keys", "ids"))
 
     def generate() -> ec.EllipticCurvePrivateKey:
         return ec.derive_private_key(scalars.randrange(1, ORDER), ec.SECP256R1())
 
-    with patch.object(secrets, "_sysrand", numbers), patch.object(keys, "generate", generate):
+    with (
+        patch.object(secrets, "_sysrand", numbers),
+        patch.object(os, "urandom", ids.randbytes),
+        patch.object(keys, "generate", generate),
+    ):
         yield

@@ -23,6 +23,8 @@ Address = tuple[str, int]
 
 KERNEL = 64 * 1024
 """Bytes of one direction that the kernels of both sides hold before a writer feels it."""
+LONGEST_GAP = 2.0
+"""Seconds between two pieces of what was held back: TCP begins slowly after a silence."""
 PROTECTED = b"\x17"
 """How a TLS record of application data begins: one changed bit of it is noticed."""
 
@@ -64,11 +66,13 @@ class End(asyncio.Transport):
         self._chance = chance
         self.lost = False
         """Whether this side is no more."""
+        self.held = False
+        """Whether what goes out here is held back: nothing else of the road is."""
         self.damaged_at: float | None = None
         """When something was written that is to arrive damaged, in a record that is protected."""
         self._network = network
         self._loop = network.loop
-        self._place, self._reaches = way
+        self.place, self._reaches = way
         self._delay = delay
         self._protocol: asyncio.BaseProtocol | None = None
         self._known = False
@@ -161,6 +165,7 @@ class End(asyncio.Transport):
         if self.lost:
             return
         self._closing = True
+        self.forsake()
         self._send(Sign.RESET, self._delay)
         self._soon(self._lose, None)
 
@@ -174,20 +179,43 @@ class End(asyncio.Transport):
 
     def vanish(self, *, silent: bool) -> None:
         """Its program is no more; the kernel says so, unless it is no more either."""
+        if silent:
+            self.forsake()
         if not self.lost:
             self.lost = True
-            self._network.forget(self)
             if not silent:
                 self._send(Sign.RESET, self._delay)
+            self._network.forget(self)
 
     def touches(self, address: str) -> bool:
         """Whether this side is at that address."""
-        return self._place == address
+        return self.place == address
+
+    @property
+    def is_underway(self) -> bool:
+        """Whether something that was said here may still arrive."""
+        return any(item is not Sign.RESET for _, item in self._out)
 
     def go_on(self) -> None:
         """What waits at a cut moves on, if that was healed."""
         if self._out and not self._moving:
             self._arm()
+
+    def let_go(self) -> float:
+        """What was held back arrives, a piece now and a piece then; returns when all of it has."""
+        self.held = False
+        late, self._out = self._out, deque()
+        arrives = self._loop.now
+        for _, item in late:
+            self._out.append((arrives, item))
+            arrives += self._chance.uniform(0.0, LONGEST_GAP)
+        self.go_on()
+        return arrives
+
+    def forsake(self) -> None:
+        """Nobody sends again what has met a cut. What is held is on its way, and needs nobody."""
+        if not self.held and self._network.is_cut(self.place, self._reaches):
+            self._out.clear()
 
     # --- on the way
 
@@ -208,7 +236,7 @@ class End(asyncio.Transport):
         self._moving = False
         if not self._out:
             return
-        if self._network.is_cut(self._place, self._reaches):
+        if self.held or self._network.is_cut(self.place, self._reaches):
             # TCP sends bytes again, and a reset only once.
             self._out = deque(one for one in self._out if one[1] is not Sign.RESET)
             return
@@ -216,10 +244,12 @@ class End(asyncio.Transport):
         self.peer._soon(self.peer._arrive, item)
         if self._out:
             self._arm()
+        elif self.lost:
+            self._network.forget(self)
 
     def _arrive(self, item: bytes | Sign) -> None:
         if self.lost:
-            if item is not Sign.RESET and self._network.host(self._place).on and not self.peer.lost:
+            if item is not Sign.RESET and self._network.host(self.place).on and not self.peer.lost:
                 self._send(Sign.RESET, self._delay)
         elif item is Sign.RESET:
             self._lose(ConnectionResetError(errno.ECONNRESET, "reset by the peer"))

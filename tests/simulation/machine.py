@@ -20,10 +20,11 @@ from tests.simulation.disk import Disk, Killed, Platter
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import Network
 
-__all__ = ["GoneError", "Machine", "Program", "Stop", "current"]
+__all__ = ["PORT", "GoneError", "Machine", "Program", "Stop", "current"]
 
 T = TypeVar("T")
 
+PORT = 14172
 RESTART = 2.0
 """Seconds after which a program that has ended is started again."""
 
@@ -110,6 +111,8 @@ class Machine:
         self.clock = clock
         self.program: Program | None = None
         self.runs = 0
+        self.port = PORT
+        """Where its program listens, as its configuration says."""
         self._main = main
         self._loop = loop
         self._network = network

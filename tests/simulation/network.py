@@ -8,6 +8,8 @@ delay of its own.
     reset      a connection ends at both sides, whatever was under way
     off        a host without power: who sends there hears nothing
     killed     a host whose program is gone: who sends there hears a reset
+    held       a connection through which nothing passes, beside others that are well; what was
+               said on it arrives later, also if who said it has given it up, or is no more
     bent       who dials one host from another reaches a third
     noise      bytes are flipped, lost or repeated on the way, and no checksum of TCP notices
 """
@@ -27,6 +29,8 @@ __all__ = ["Listening", "Network", "Weather"]
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
+HEARD = 5.0
+"""Seconds in which what has arrived is dealt with."""
 SYN_RETRY = 1.0
 """Seconds after which a connection that met silence is tried again."""
 
@@ -113,6 +117,10 @@ class Network:
         self._cuts: set[frozenset[str]] = set()
         self._bends: dict[tuple[str, str], str] = {}
         self._ends: dict[End, None] = {}
+        self._late: dict[End, None] = {}
+        """No more themselves, but what they have said is still under way."""
+        self._let_go: dict[str, float] = {}
+        """When all has arrived that was held back, by the address that it is from."""
         self._dials = 0
         self._port = count(40_000)
 
@@ -180,8 +188,31 @@ class Network:
     def heal(self, one: str | None = None) -> None:
         """Let everything pass again, of one address or of all."""
         self._cuts = {cut for cut in self._cuts if one is not None and one not in cut}
-        for end in list(self._ends):
+        for end in (*self._ends, *self._late):
             end.go_on()
+        for end in (*self._ends, *self._late):
+            if end.held:
+                self._release(end)
+
+    def hold(self, address: str, seconds: float) -> int:
+        """Hold back what goes both ways on the connections that an address has; returns how many.
+
+        For so many seconds, or until the heal. Connections that are made meanwhile are well.
+        """
+        held = [end for end in self._ends if end.touches(address) or end.peer.touches(address)]
+        for end in held:
+            end.held = True
+            self.loop.call_later(seconds, self._release, end)
+        return len(held)
+
+    def _release(self, end: End) -> None:
+        if end.held:
+            last = end.let_go()
+            self._let_go[end.place] = max(last, self._let_go.get(end.place, 0.0))
+
+    def is_late(self, address: str) -> bool:
+        """Whether something from this address arrives late, or has been heard so just now."""
+        return self.loop.now < self._let_go.get(address, float("-inf")) + HEARD
 
     def bend(self, source: str, towards: str, reaches: str) -> None:
         """Lead whoever dials `towards` from `source` somewhere else."""
@@ -218,7 +249,7 @@ class Network:
         """End everything of a program that is no more, which is told nothing of it."""
         for host in self._hosts.values():
             host.ports = {p: one for p, one in host.ports.items() if one.owner is not owner}
-        for end in [end for end in self._ends if end.owner is owner]:
+        for end in [end for end in (*self._ends, *self._late) if end.owner is owner]:
             end.vanish(silent=silent)
 
     # --- between ends
@@ -229,8 +260,12 @@ class Network:
         return list(self._ends)
 
     def forget(self, end: "End") -> None:
-        """It is lost."""
+        """It is lost; what it has said may not be."""
         self._ends.pop(end, None)
+        if end.is_underway:
+            self._late[end] = None
+        else:
+            self._late.pop(end, None)
 
     def loses(self, chance: Random) -> bool:
         """Whether this write is the last of its connection."""

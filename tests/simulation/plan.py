@@ -17,8 +17,10 @@ from tests.simulation.acts import (
     Cut,
     Dismiss,
     Heal,
+    Hold,
     Kill,
     Leap,
+    Move,
     Noise,
     Release,
     Reset,
@@ -65,6 +67,10 @@ class Cast:
         first = self.zone_servers.stop + (zone - self.zone_servers.start) * self.outside
         return range(first, first + self.outside)
 
+    def is_client(self, number: int) -> bool:
+        """Whether a number is a client's, wherever it is."""
+        return 0 < number < self.hub or number >= self.zone_servers.stop
+
     @property
     def last(self) -> int:
         """The highest number."""
@@ -105,6 +111,10 @@ WRONG = (
     timedelta(days=-400),
     timedelta(days=3700),
 )
+
+
+HELD = (20.0, 100.0, 250.0)
+"""Seconds; after 300 of silence a link is over at both ends."""
 
 
 def draw(seed: int) -> Plan:
@@ -183,6 +193,15 @@ def _cut(chance: Random, cast: Cast) -> list[Act]:
 
 def _heal(chance: Random, cast: Cast) -> list[Act]:
     return [Heal()]
+
+
+def _late(chance: Random, cast: Cast) -> list[Act]:
+    """Somebody is heard when he has said something else since."""
+    machine = _client(chance, cast)
+    acts: list[Act] = [Hold(machine, chance.choice(HELD))]
+    if chance.random() < 0.6:
+        acts.append(Move(machine) if cast.is_client(machine) else Kill(machine, power=False))
+    return acts
 
 
 def _storm(chance: Random, cast: Cast) -> list[Act]:
@@ -282,6 +301,7 @@ ACTS: dict[Maker, float] = {
     _wake: 2,
     _cut: 2,
     _heal: 2,
+    _late: 1.5,
     _storm: 1.5,
     _noise: 1,
     _reset: 1,

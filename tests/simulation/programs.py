@@ -27,14 +27,13 @@ from agents.zone_server.app import ZoneServer
 from agents.zone_server.config import Config as ZoneConfig
 from agents.zone_server.records import ZoneRecords
 from pki.names import Role
-from tests.simulation.machine import Machine, Program
+from tests.simulation.machine import PORT, Machine, Program
 from tests.simulation.store import Database, SimStore
 from tests.simulation.watch import RECORDS, Watch
 
-__all__ = ["BUNDLE", "FQDN", "HUB_PORT", "PORT", "Programs"]
+__all__ = ["BUNDLE", "FQDN", "HUB_PORT", "Programs"]
 
 FQDN: Final = "server.test"
-PORT: Final = 14172
 HUB_PORT: Final = 14173
 PENDING: Final = 5.0
 """Seconds after which a hub or zone server that is not approved asks again."""
@@ -71,7 +70,7 @@ class Programs:
         machine = program.machine
         config = ClientConfig(
             servers=[HostPort(responder.address, PORT)],
-            listen=HostPort(machine.address, PORT),
+            listen=HostPort(machine.address, machine.port),
             source=machine.address,
             host=machine.name,
             state=machine.folder,

@@ -164,6 +164,8 @@ def _client_lacks(made: World, server: Any, machine: Machine, at: Machine) -> It
     row = registry.row(client.member.id)
     if row is None or not row.present:
         yield "it is not registered"
+    elif row.record.port != machine.port:
+        yield "it is known where it does not listen any more"
     chain = client.chain
     if chain.place.forward is not None and (chain.forward is None or not chain.forward.is_open):
         yield "it has no link to its forward neighbour"
@@ -188,6 +190,8 @@ def _outsider_lacks(
     row = server.registry.row(client.member.id)
     if row is None or not row.present or row.record.responder != id:
         yield "the server was not told of it"
+    elif row.record.port != machine.port:
+        yield "the server knows it where it does not listen any more"
 
 
 def _credential_lacks(made: World, server: Any, held: Any, kind: Kind) -> Iterator[str]:  # noqa: ANN401
@@ -272,7 +276,12 @@ async def _knock(made: World) -> None:
         for machine in made.clients:
             other = made.clients[machine is made.clients[0] and len(made.clients) > 1]
             if await made.thief.knock(
-                machine.address, issuer, Role.CLIENT, other.part.member.id, every
+                machine.address,
+                issuer,
+                Role.CLIENT,
+                other.part.member.id,
+                every,
+                port=machine.port,
             ):
                 made.watch.fail(machine.name, "lets the thief in")
         for zone, group in zip(made.zones, made.behind, strict=True):
@@ -286,7 +295,7 @@ async def _knock_outside(
     id, victim = zone.part.member.id, group[0].part.member.id
     for machine in (zone, *group):
         if await made.thief.knock(
-            machine.address, issuer, Role.CLIENT, victim, every, responder=id
+            machine.address, issuer, Role.CLIENT, victim, every, responder=id, port=machine.port
         ):
             made.watch.fail(machine.name, "lets the thief in as a client")
     if await made.thief.knock_as_hub(zone.address, issuer, every):

@@ -16,10 +16,8 @@ checksums, a torn page, is SQLite's, and is not here.
 import asyncio
 import functools
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import SimpleQueue
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -145,17 +143,14 @@ class SimWriter(Writer):
         alive: Callable[[], bool],
         kill: Callable[[str], None],
     ) -> None:
-        # Not `super().__init__`: it starts the thread.
-        self._engine = database.engine
-        self._where = where
-        self._queue = SimpleQueue()
-        self._brought = {}
-        self._closed = False
-        self._gate = threading.Lock()
+        super().__init__(database.engine, where)
         self._database = database
         self._alive = alive
         self._kill = kill
         self._busy = False
+
+    def _run(self) -> None:
+        """Nothing: the thread ends as soon as it begins."""
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         super()._hand_over(loop)

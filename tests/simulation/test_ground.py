@@ -164,6 +164,94 @@ async def test_what_was_sent_into_a_cut_arrives_after_the_heal(ground: Ground) -
 
 
 @grounded
+async def test_what_was_held_back_arrives_after_what_was_said_on_a_newer_connection(
+    ground: Ground,
+) -> None:
+    old, heard = await ground.dial()
+    assert ground.network.hold("a", 100.0) == 2
+    old.end.write(b"one ")
+    old.end.write(b"two")
+    heard.end.write(b", are you there?")
+    await asyncio.sleep(60.0)
+    old.end.close()
+    new, newly_heard = await ground.dial(b"I am here")
+    assert (newly_heard.data, new.data) == (b"I am here", b"welcome")
+    assert (heard.told, heard.data, old.data) == (["made"], b"", b"welcome")
+    assert not ground.network.is_late("a")
+    await asyncio.sleep(40.0)
+    assert ground.network.is_late("a")
+    await asyncio.sleep(20.0)
+    assert heard.data == b"one two"
+    assert heard.told[:2] == ["made", "eof"]
+    assert not ground.network.is_late("a")
+    assert new.told == ["made"]
+
+
+@grounded
+async def test_what_is_held_back_arrives_from_who_is_no_more(ground: Ground) -> None:
+    for silent in (False, True):
+        made, accepted = await ground.dial()
+        made.end.owner = owner = object()
+        ground.network.hold("a", 100.0)
+        made.end.write(b"last words")
+        ground.network.kill(owner, silent=silent)
+        await asyncio.sleep(99.0)
+        assert (accepted.data, accepted.told) == (b"", ["made"])
+        await asyncio.sleep(10.0)
+        assert (accepted.data, accepted.told) == (b"last words", ["made"]), "half open"
+
+
+@grounded
+async def test_a_heal_lets_go_what_is_held_back(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    ground.network.hold("b", 1000.0)
+    made.end.write(b"late")
+    await asyncio.sleep(1.0)
+    assert accepted.data == b""
+    ground.network.heal()
+    await asyncio.sleep(1.0)
+    assert accepted.data == b"late"
+    made.end.write(b", and soon")
+    await asyncio.sleep(1.0)
+    assert accepted.data == b"late, and soon"
+
+
+@grounded
+async def test_who_closes_behind_a_cut_is_heard_after_the_heal(ground: Ground) -> None:
+    made, accepted = await ground.dial()
+    ground.network.cut("a", "b")
+    made.end.write(b"goodbye")
+    made.end.close()
+    await asyncio.sleep(60.0)
+    ground.network.heal()
+    await asyncio.sleep(1.0)
+    assert accepted.data == b"goodbye"
+    assert accepted.told == ["made", "eof", "lost NoneType"]
+
+
+@pytest.mark.parametrize("how", ["aborts", "loses power"])
+def test_who_cannot_send_again_what_met_a_cut_is_not_heard(how: str) -> None:
+    @grounded
+    async def test(ground: Ground) -> None:
+        made, accepted = await ground.dial()
+        made.end.owner = owner = object()
+        ground.network.cut("a", "b")
+        made.end.write(b"never")
+        if how == "aborts":
+            made.end.abort()
+        else:
+            made.end.close()
+            await asyncio.sleep(1.0)
+            ground.network.kill(owner, silent=True)
+        await asyncio.sleep(60.0)
+        ground.network.heal()
+        await asyncio.sleep(60.0)
+        assert (accepted.data, accepted.told) == (b"", ["made"])
+
+    test()
+
+
+@grounded
 async def test_a_reset_that_meets_a_cut_leaves_the_other_half_open(ground: Ground) -> None:
     made, accepted = await ground.dial()
     ground.network.cut("a", "b")

@@ -407,6 +407,7 @@ class Thief:
         roots: Sequence[bytes],
         *,
         responder: bytes = b"",
+        port: int = PORT,
     ) -> bool:
         """Whether this door opens to a fresh certificate under a stolen root.
 
@@ -423,7 +424,7 @@ class Thief:
         try:
             channel = await dial(
                 host,
-                PORT,
+                port,
                 endpoint=Endpoint(role=role.value, clock=self._clock, contexts=self),
                 link_class=LinkClass.MEMBER,
                 verify=_anybody,

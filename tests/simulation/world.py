@@ -51,7 +51,7 @@ class World:
         loop.threads = drawn(plan.seed, "threads")
         self.database = Database(drawn(plan.seed, "store"))
         self.thief = Thief(SimClock(self.era), FQDN)
-        self.watch = Watch(loop, self.thief, self.database)
+        self.watch = Watch(self.network, self.thief, self.database)
         self.admits = False
         """Whether the administrator lets those in again whom he had dismissed."""
         programs, cast = Programs(self.database, self.watch), plan.cast
@@ -192,6 +192,11 @@ class World:
                 network.heal()
                 for place in self._bent():
                     self._isolate(place)
+            case acts.Hold(machine, seconds):
+                network.hold(machines[machine].address, seconds)
+            case acts.Move(machine):
+                machines[machine].port += 1
+                machines[machine].kill("to listen elsewhere")
             case acts.Storm(slow, loss):
                 network.weather = Weather(slow, loss, 0.3, network.weather.noise)
             case acts.Noise(share):
