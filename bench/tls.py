@@ -2,8 +2,8 @@
 
     python -m bench.tls issuers N      microseconds of a TLS server's handshake: every chain
                                        verified to its root, and its issuer known (ADR 0009)
-    python -m bench.tls calls N        microseconds of the four calls of a request of 200 bytes
-                                       and its answer: pyOpenSSL's, and direct (ADR 0011)
+    python -m bench.tls calls N        microseconds to decrypt a request of 200 bytes and to
+                                       encrypt its answer: pyOpenSSL's way, and direct (ADR 0011)
     python -m bench.tls chains N       microseconds of the chain that a handshake has verified:
                                        the same two
 
@@ -22,7 +22,6 @@ from pki import certificates, issuance, keys
 from pki.certificates import Kind
 from pki.issuance import Issuer
 from protocol.calls import Calls, Direct, Public
-from protocol.records import GCM_OVERHEAD, RECORD_HEADER
 from protocol.tls import TLS, Credentials, client_context, server_context
 
 __all__ = ["main"]
@@ -95,10 +94,8 @@ def calls(count: int) -> None:
                 records.append(client.data_to_send())
             before = time.process_time()
             for record in records:
-                way.put(connection, record)
-                way.read(connection, SMALL)
-                way.write(connection, data)
-                way.take(connection, SMALL + RECORD_HEADER + GCM_OVERHEAD)
+                way.decrypt(connection, record, SMALL)
+                way.encrypt(connection, data)
             took[place] += time.process_time() - before
     print("done", *(f"{1e6 * one / count:.1f}" for one in took))
 

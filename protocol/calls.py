@@ -1,12 +1,12 @@
-"""The calls of OpenSSL that every record passes, without what pyOpenSSL puts around them.
+"""What OpenSSL is asked for every record, without what pyOpenSSL puts around it.
 
-pyOpenSSL checks what it is given and asks after each call how it went, which costs as much as the
-call. Here only a call that gave nothing is asked why, by pyOpenSSL's own question, so its errors
-are the same.
+pyOpenSSL checks what it is given, asks after each call how it went, and raises where there is
+nothing yet: that costs as much as the call. Here only a call that gave nothing is asked why, by
+pyOpenSSL's own question, so its errors are the same.
 
-A memory BIO keeps the room that its largest flight took, for as long as the link stands. pyOpenSSL
-has no way to give it back, so `shed` puts empty ones in their place: OpenSSL frees the old ones,
-as it frees the last ones with the connection.
+A memory BIO keeps the room that its largest flight took, for as long as the link stands, and
+pyOpenSSL has no way to give it back. `shed` puts empty ones in their place: OpenSSL frees the old
+ones, as it frees the last ones with the connection.
 
 What OpenSSL has verified ends at a certificate of the context's own store, nearly always. That one
 is known by where it lies in memory, and nobody has to write it out again: `anchor` says where, and
@@ -22,39 +22,65 @@ from typing import Any, Final, Protocol
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
-__all__ = ["CALLS", "Calls", "Direct", "Public"]
+from protocol.records import GCM_OVERHEAD, MAX_PLAINTEXT, RECORD_HEADER
+
+__all__ = ["CALLS", "Calls", "Chain", "Direct", "Public"]
 
 _SMALL: Final = 4096
 """Bytes up to which a view is copied: that is cheaper than to lend it."""
-
+_SEALED: Final = RECORD_HEADER + GCM_OVERHEAD
+_RECORD: Final = MAX_PLAINTEXT + _SEALED
+"""Bytes of the largest record."""
 _REFUSED: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 """A record with the fatal alert "handshake failure"."""
 
 # Room that is written before it is read needs no zeros first.
 _room: Final = ffi.new_allocator(should_clear_after_alloc=False)
-
+_rooms: Final[list[Any]] = []
+"""Rooms for a record that nobody is using: who needs one takes it out, so none has two users."""
 
 Chain = tuple[bytes, ...]
 """Certificates (DER), each signed by the next, the root last."""
 
+Ciphertext = bytes | bytearray | memoryview
+Plaintext = bytes | memoryview
+
 
 class Calls(Protocol):
-    """Ciphertext in and out, plaintext in and out; raises what pyOpenSSL raises."""
+    """Ciphertext in and out, plaintext in and out."""
 
-    def put(self, connection: SSL.Connection, data: bytes | bytearray | memoryview) -> None:
+    def shake(self, connection: SSL.Connection) -> bool:
+        """Go on with the handshake; True when it is done.
+
+        Raises:
+            SSL.Error: It has failed.
+        """
+        ...
+
+    def put(self, connection: SSL.Connection, data: Ciphertext) -> None:
         """Give OpenSSL ciphertext of the peer."""
         ...
 
-    def take(self, connection: SSL.Connection, size: int) -> bytes:
-        """Take up to `size` bytes of ciphertext for the peer."""
+    def take(self, connection: SSL.Connection) -> bytes:
+        """Take all ciphertext that there is for the peer."""
         ...
 
-    def read(self, connection: SSL.Connection, size: int) -> bytes:
-        """Decrypt up to one record, of up to `size` bytes."""
+    def read(self, connection: SSL.Connection, size: int) -> tuple[Plaintext, SSL.Error | None]:
+        """Decrypt up to `size` bytes, and say what ended it before that."""
         ...
 
-    def write(self, connection: SSL.Connection, data: bytes) -> None:
-        """Encrypt all of this."""
+    def decrypt(
+        self, connection: SSL.Connection, data: Ciphertext, size: int
+    ) -> tuple[Plaintext, SSL.Error | None]:
+        """Put ciphertext, and read the `size` bytes that whole records hold now."""
+        ...
+
+    def encrypt(self, connection: SSL.Connection, data: bytes) -> bytes:
+        """Encrypt all of this, and take it.
+
+        Raises:
+            SSL.Error: Nothing can be written.
+        """
         ...
 
     def shed(self, connection: SSL.Connection) -> bool:
@@ -80,21 +106,50 @@ class Calls(Protocol):
 class Public:
     """By pyOpenSSL's documented calls."""
 
-    def put(self, connection: SSL.Connection, data: bytes | bytearray | memoryview) -> None:
+    def shake(self, connection: SSL.Connection) -> bool:
         """See `Calls`."""
-        connection.bio_write(data)
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        return True
 
-    def take(self, connection: SSL.Connection, size: int) -> bytes:
+    def put(self, connection: SSL.Connection, data: Ciphertext) -> None:
         """See `Calls`."""
-        return connection.bio_read(size)
+        if data:
+            connection.bio_write(data)
 
-    def read(self, connection: SSL.Connection, size: int) -> bytes:
+    def take(self, connection: SSL.Connection) -> bytes:
         """See `Calls`."""
-        return connection.recv(size)
+        pieces: list[bytes] = []
+        try:
+            while True:
+                pieces.append(connection.bio_read(_RECORD))
+        except SSL.WantReadError:
+            return b"".join(pieces)
 
-    def write(self, connection: SSL.Connection, data: bytes) -> None:
+    def read(self, connection: SSL.Connection, size: int) -> tuple[Plaintext, SSL.Error | None]:
+        """See `Calls`."""
+        pieces: list[bytes] = []
+        try:
+            while size > 0:
+                pieces.append(connection.recv(min(size, MAX_PLAINTEXT)))
+                size -= len(pieces[-1])
+        except SSL.Error as exc:
+            return b"".join(pieces), exc
+        return b"".join(pieces), None
+
+    def decrypt(
+        self, connection: SSL.Connection, data: Ciphertext, size: int
+    ) -> tuple[Plaintext, SSL.Error | None]:
+        """See `Calls`."""
+        self.put(connection, data)
+        return self.read(connection, size)
+
+    def encrypt(self, connection: SSL.Connection, data: bytes) -> bytes:
         """See `Calls`."""
         connection.send(data)
+        return self.take(connection)
 
     def shed(self, connection: SSL.Connection) -> bool:
         """See `Calls`: nothing is given back, and there is no more to try."""
@@ -115,7 +170,16 @@ class Public:
 class Direct:
     """By the functions of OpenSSL themselves."""
 
-    def put(self, connection: Any, data: bytes | bytearray | memoryview) -> None:  # noqa: ANN401
+    def shake(self, connection: Any) -> bool:  # noqa: ANN401
+        """See `Calls`."""
+        done = lib.SSL_do_handshake(connection._ssl)
+        if done == 1:
+            return True
+        if lib.SSL_get_error(connection._ssl, done) != lib.SSL_ERROR_WANT_READ:
+            connection._raise_ssl_error(connection._ssl, done)
+        return False
+
+    def put(self, connection: Any, data: Ciphertext) -> None:  # noqa: ANN401
         """See `Calls`."""
         size = len(data)
         if size <= _SMALL:
@@ -126,27 +190,51 @@ class Direct:
         if done != size:
             raise MemoryError(f"OpenSSL took {done} of {size} bytes")
 
-    def take(self, connection: Any, size: int) -> bytes:  # noqa: ANN401
-        """See `Calls`."""
-        buffer = _room("char[]", size)
-        done = lib.BIO_read(connection._from_ssl, buffer, size)
-        if done <= 0:
-            return Public().take(connection, size)  # nothing was taken: it says why
-        return bytes(ffi.buffer(buffer, done))
+    def take(self, connection: Any, expected: int = 0) -> bytes:  # noqa: ANN401
+        """See `Calls`; `expected` is how much there is, where that is known."""
+        size = max(expected + 1, _RECORD)
+        room = _borrow() if size == _RECORD else _room("char[]", size)
+        done = lib.BIO_read(connection._from_ssl, room, size)
+        data: bytes = ffi.unpack(room, done) if done > 0 else b""
+        if size == _RECORD:
+            _rooms.append(room)
+        return data if done < size else data + self.take(connection)
 
-    def read(self, connection: Any, size: int) -> bytes:  # noqa: ANN401
+    def read(self, connection: Any, size: int) -> tuple[Plaintext, SSL.Error | None]:  # noqa: ANN401
         """See `Calls`."""
-        buffer = _room("char[]", size)
-        done = lib.SSL_read(connection._ssl, buffer, size)
+        if not size:
+            return b"", None
+        room = _borrow() if size <= MAX_PLAINTEXT else _room("char[]", size)
+        filled, error = 0, None
+        while filled < size:  # a call returns at most one record
+            done = lib.SSL_read(connection._ssl, room + filled, size - filled)
+            if done <= 0:
+                error = _why(connection, done)
+                break
+            filled += done
+        if size > MAX_PLAINTEXT:
+            return memoryview(ffi.buffer(room, filled)), error
+        data: bytes = ffi.unpack(room, filled)
+        _rooms.append(room)
+        return data, error
+
+    def decrypt(
+        self,
+        connection: Any,  # noqa: ANN401
+        data: Ciphertext,
+        size: int,
+    ) -> tuple[Plaintext, SSL.Error | None]:
+        """See `Calls`."""
+        self.put(connection, data)
+        return self.read(connection, size)
+
+    def encrypt(self, connection: Any, data: bytes) -> bytes:  # noqa: ANN401
+        """See `Calls`."""
+        size = len(data)
+        done = lib.SSL_write(connection._ssl, data, size)
         if done <= 0:
             connection._raise_ssl_error(connection._ssl, done)
-        return bytes(ffi.buffer(buffer, done))
-
-    def write(self, connection: Any, data: bytes) -> None:  # noqa: ANN401
-        """See `Calls`."""
-        done = lib.SSL_write(connection._ssl, data, len(data))
-        if done <= 0:
-            connection._raise_ssl_error(connection._ssl, done)
+        return self.take(connection, size + -(-size // MAX_PLAINTEXT) * _SEALED)
 
     def shed(self, connection: Any) -> bool:  # noqa: ANN401
         """See `Calls`."""
@@ -178,6 +266,23 @@ class Direct:
         return Public().verified(connection, anchors)
 
 
+def _borrow() -> Any:  # noqa: ANN401
+    """Take out a room for a record, to be put back into `_rooms`."""
+    try:
+        return _rooms.pop()
+    except IndexError:
+        return _room("char[]", _RECORD)
+
+
+def _why(connection: Any, done: int) -> SSL.Error:  # noqa: ANN401
+    """Return why OpenSSL gave nothing."""
+    try:
+        connection._raise_ssl_error(connection._ssl, done)
+    except SSL.Error as exc:
+        return exc
+    raise AssertionError("OpenSSL gave nothing, and there is no error")
+
+
 def _encoded(certificate: Any) -> bytes:  # noqa: ANN401
     """Return the DER of a certificate of OpenSSL."""
     written = lib.BIO_new(lib.BIO_s_mem())
@@ -197,43 +302,54 @@ def _chosen() -> Calls:
     connection.set_connect_state()
     direct = Direct()
     try:
-        direct.put(connection, b"no TLS")
-        heard = _room("char[]", 9)
-        # Nobody is verified here; that the rest of `verified` is there is all that can be seen.
-        if direct.verified(connection, {}) or not (
-            lib.sk_X509_num and lib.sk_X509_value and lib.i2d_X509_bio and lib.BIO_free
-        ):
-            return Public()
-        if direct.shed(connection) or lib.BIO_read(connection._into_ssl, heard, 9) != 6:
-            return Public()
-        if not direct.shed(connection):
-            return Public()
-        # Before the peer's first flight there is nothing to take, to read, or to write with.
-        attempts = (
-            lambda: direct.take(connection, 9),
-            lambda: direct.read(connection, 9),
-            lambda: direct.write(connection, b"x"),
-        )
-        for attempt in attempts:
-            try:
-                attempt()
-            except SSL.WantReadError:
-                continue
-            return Public()
-        # OpenSSL speaks through the fresh BIO, and hears through the next.
-        if not direct.take(connection, 4096).startswith(b"\x16\x03"):
-            return Public()
-        direct.shed(connection)
-        direct.put(connection, _REFUSED)
-        try:
-            direct.read(connection, 9)
-        except SSL.WantReadError:
-            return Public()
-        except SSL.Error:
-            pass
+        return direct if _fits(connection, direct) else Public()
     except (AttributeError, TypeError):
         return Public()
-    return direct
+
+
+def _fits(connection: Any, direct: Direct) -> bool:  # noqa: ANN401
+    """Whether all that `Direct` reaches for is there, and does to a new connection what it should.
+
+    Raises:
+        AttributeError, TypeError: Something is not there, or not of its kind.
+    """
+    # Nobody is verified here; that the rest of `verified` is there is all that can be seen.
+    there = lib.sk_X509_num, lib.sk_X509_value, lib.i2d_X509_bio, lib.BIO_free
+    if not all(there) or direct.verified(connection, {}):
+        return False
+    # What is put arrives, and is not shed.
+    direct.put(connection, b"no TLS")
+    heard = _room("char[]", 9)
+    if direct.shed(connection) or lib.BIO_read(connection._into_ssl, heard, 9) != len(b"no TLS"):
+        return False
+    # Before the peer's first flight there is nothing to take, to read, or to write with.
+    if not direct.shed(connection) or direct.take(connection):
+        return False
+    data, error = direct.decrypt(connection, b"", 9)
+    if data or not isinstance(error, SSL.WantReadError):
+        return False
+    if not _refuses_to_write(direct, connection):
+        return False
+    # OpenSSL speaks through the fresh BIO, and hears through the next.
+    if direct.shake(connection) or not direct.take(connection).startswith(b"\x16\x03"):
+        return False
+    direct.shed(connection)
+    direct.put(connection, _REFUSED)
+    try:
+        direct.shake(connection)
+    except SSL.WantReadError:
+        return False
+    except SSL.Error:
+        return True
+    return False
+
+
+def _refuses_to_write(direct: Direct, connection: SSL.Connection) -> bool:
+    try:
+        direct.encrypt(connection, b"x")
+    except SSL.WantReadError:
+        return True
+    return False
 
 
 CALLS: Final[Calls] = _chosen()

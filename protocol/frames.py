@@ -60,7 +60,7 @@ TYPES: Final[Mapping[int, FrameType]] = {frame.value: frame for frame in FrameTy
 _HEADER: Final = Struct(">IB")
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame: its type and the bytes of its body."""
 
     type: FrameType
@@ -78,6 +78,9 @@ class FrameDecoder:
     Between calls it keeps at most the chunk last received and one unfinished frame, so
     its memory is bounded by the largest limit. After an error it must not be used again.
 
+    What is fed is lent until `next_frame` gives `None`: only bodies, and the beginning of a
+    frame whose rest is to come, are copied out of it.
+
     Args:
         limits: Largest body in bytes for each type that may arrive.
         where: Names the link in errors.
@@ -86,8 +89,8 @@ class FrameDecoder:
     __slots__ = ("_buffer", "_limits", "_start", "_where")
 
     def __init__(self, limits: Mapping[int, int], where: str) -> None:
-        # Bytes where one piece held everything that is kept, so that it is not copied.
-        self._buffer: bytes | bytearray = b""
+        # A bytearray is ours; what is lent is bytes or a view.
+        self._buffer: bytes | bytearray | memoryview = b""
         self._start = 0
         self._limits = limits
         self._where = where
@@ -104,15 +107,27 @@ class FrameDecoder:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream; `next_frame` then cuts them."""
-        if self._start == len(self._buffer):
-            self._buffer, self._start = bytes(data), 0
-            return
-        if isinstance(self._buffer, bytes):
-            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
+        if self._start < len(self._buffer):
+            self._kept().extend(data)
         else:
+            self._buffer = data if isinstance(data, bytes) else memoryview(data)
+            self._start = 0
+
+    def _kept(self) -> bytearray:
+        """Return a copy of our own of what is left: the rest of a frame is to come."""
+        if isinstance(self._buffer, bytearray):
             del self._buffer[: self._start]
+        else:
+            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
         self._start = 0
-        self._buffer += data
+        return self._buffer
+
+    def _wait(self) -> None:
+        """Keep nothing that was lent; an idle link keeps nothing at all."""
+        if self._start < len(self._buffer):
+            self._kept()
+        else:
+            self._buffer, self._start = b"", 0
 
     def next_frame(self) -> Frame | None:
         """Return the next whole frame, or `None` until more bytes are fed.
@@ -122,13 +137,12 @@ class FrameDecoder:
             NotAllowedError: The type exists and may not arrive here.
             FrameTooLargeError: The body is longer than its type allows.
         """
-        buffer = self._buffer
-        body = self._start + HEADER
+        buffer, start = self._buffer, self._start
+        body = start + HEADER
         if len(buffer) < body:
-            if self._start == len(buffer):
-                self._buffer, self._start = b"", 0  # an idle link keeps nothing
+            self._wait()
             return None
-        size, number = _HEADER.unpack_from(buffer, self._start)
+        size, number = _HEADER.unpack_from(buffer, start)
         limit = self._limits.get(number)
         if limit is None:
             name = NAMES.get(number)
@@ -137,6 +151,7 @@ class FrameDecoder:
             raise FrameTooLargeError(NAMES[number], size, limit)
         end = body + size
         if len(buffer) < end:
+            self._wait()
             return None
         self._start = end
         if isinstance(buffer, bytes):

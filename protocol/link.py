@@ -380,7 +380,7 @@ class Link:
 
     # --- Frames
 
-    def _take(self, plaintext: bytes, now: float, events: list[Event]) -> None:
+    def _take(self, plaintext: bytes | memoryview, now: float, events: list[Event]) -> None:
         """Cut frames out of plaintext until it is used up or the link has ended."""
         if self._state is _CLOSED:
             return

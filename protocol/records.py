@@ -77,44 +77,37 @@ class RecordScanner:
         """
         position, end = 0, len(data)
         while position < end:
-            if not self._left:
-                if not self._header:
-                    position = self._take_whole(data, position, end)
-                    if position == end:
-                        return
-                position += self._take_header(data, position)
-                if len(self._header) == RECORD_HEADER:
-                    self._begin()
-                continue
-            taken = min(self._left, end - position)
-            self._keep(data[position : position + taken])
-            position += taken
-            self._left -= taken
-            if not self._left:
-                self._finish()
+            # Nearly all records lie whole in `data`. What is cut, empty or no record is left to
+            # `_take_cut`, so nothing is decided here that would not be decided there.
+            if end - position > RECORD_HEADER and not self._left and not self._header:
+                kind, major, _, size = _HEADER.unpack_from(data, position)
+                after = position + RECORD_HEADER + size
+                if after <= end and major == _MAJOR and 0 < size <= _MAX_RECORD:
+                    if kind == _APPLICATION and size > GCM_OVERHEAD:
+                        self.plaintext += size - GCM_OVERHEAD
+                        position = after
+                        continue
+                    if kind in _TYPES:
+                        self._type, self._size = kind, size
+                        self._keep(data[position + RECORD_HEADER : after])
+                        self._finish()
+                        position = after
+                        continue
+            position = self._take_cut(data, position, end)
 
-    def _take_whole(self, data: bytes | bytearray | memoryview, position: int, end: int) -> int:
-        """Account for the records that lie whole in `data` from here on; return where they end.
-
-        Nearly all do. What is cut, empty or no record is left to the caller, so nothing is
-        decided here that would not be decided there in the same way.
-        """
-        while end - position > RECORD_HEADER:
-            kind, major, _, size = _HEADER.unpack_from(data, position)
-            start = position + RECORD_HEADER
-            after = start + size
-            if after > end or major != _MAJOR or not 0 < size <= _MAX_RECORD:
-                break
-            if kind == _APPLICATION and size > GCM_OVERHEAD:
-                self.plaintext += size - GCM_OVERHEAD
-            elif kind in _TYPES:
-                self._type, self._size = kind, size
-                self._keep(data[start:after])
-                self._finish()
-            else:
-                break
-            position = after
-        return position
+    def _take_cut(self, data: bytes | bytearray | memoryview, position: int, end: int) -> int:
+        """Follow a piece of a record, its header or what comes behind; return where it ends."""
+        if not self._left:
+            position += self._take_header(data, position)
+            if len(self._header) == RECORD_HEADER:
+                self._begin()
+            return position
+        taken = min(self._left, end - position)
+        self._keep(data[position : position + taken])
+        self._left -= taken
+        if not self._left:
+            self._finish()
+        return position + taken
 
     def _keep(self, piece: bytes | bytearray | memoryview) -> None:
         """Keep what `shown_chain` reads, if this is a piece of it."""

@@ -41,7 +41,7 @@ from protocol.errors import (
     TLSError,
     UntrustedChainError,
 )
-from protocol.records import GCM_OVERHEAD, MAX_PLAINTEXT, RECORD_HEADER, RecordScanner
+from protocol.records import MAX_PLAINTEXT, RecordScanner
 
 __all__ = [
     "CIPHERS",
@@ -61,8 +61,8 @@ NO_CHECK_TIME: Final = 0x200000
 _OP_NO_RENEGOTIATION: Final = 0x40000000
 _MODE_NO_AUTO_CHAIN: Final = 0x8  # send the chain as given, build none from the roots
 _MODE_ENABLE_PARTIAL_WRITE: Final = 0x1
-_SEALED: Final = RECORD_HEADER + GCM_OVERHEAD
-_HANDSHAKE_READ: Final = 16 * 1024
+_LARGE: Final = 4096
+"""Bytes at once: the room for more of them is given back when the next that come are fewer."""
 
 # RFC 5246, section 7.2: alerts that are about a certificate, as OpenSSL names them.
 _ABOUT_CERTIFICATES: Final = (
@@ -232,7 +232,6 @@ class TLS:
         "_grown",
         "_out",
         "_scanner",
-        "_unread",
         "ended",
         "failure",
         "handshake_done",
@@ -245,7 +244,6 @@ class TLS:
         )
         self._scanner = RecordScanner()
         self._out: list[bytes] = []
-        self._unread = 0
         self._grown = True
         """Whether OpenSSL keeps room that a large flight took."""
         self.handshake_done = False
@@ -260,7 +258,7 @@ class TLS:
             self._connection.set_connect_state()
             self._handshake()
 
-    def receive(self, data: bytes | bytearray | memoryview) -> bytes:
+    def receive(self, data: bytes | bytearray | memoryview) -> bytes | memoryview:
         """Take ciphertext; return the plaintext that it completes.
 
         Look at `failure` and `ended` after handling what is returned.
@@ -268,18 +266,29 @@ class TLS:
         if self.failure is not None or self.ended or not data:
             return b""
         broken: TLSError | None = None
+        scanner = self._scanner
         try:
-            self._scanner.feed(data)
+            scanner.feed(data)
         except TLSError as exc:
             # Whole records before the offence count: they could have come alone.
             broken = exc
-        CALLS.put(self._connection, data)
         if not self.handshake_done:
+            CALLS.put(self._connection, data)
+            data = b""
             self._handshake()
-        plaintext = self._read(broken is not None) if self.handshake_done else b""
+        plaintext: bytes | memoryview = b""
+        if self.handshake_done:
+            due, scanner.plaintext = scanner.plaintext, 0
+            plaintext, error = CALLS.decrypt(self._connection, data, due)
+            if error is not None:
+                self._stop(error, due - len(plaintext))
+            if scanner.probe:
+                plaintext = self._probe(plaintext, broken is not None)
+            if len(data) > _LARGE:
+                self._grown = True
+            elif self._grown:
+                self._grown = not CALLS.shed(self._connection)
         self.failure = broken or self.failure
-        if self._grown and self.handshake_done:
-            self._grown = not CALLS.shed(self._connection)
         return plaintext
 
     @property
@@ -298,17 +307,14 @@ class TLS:
         if not plaintext:
             return
         try:
-            CALLS.write(self._connection, plaintext)
+            self._out.append(CALLS.encrypt(self._connection, plaintext))
         except SSL.Error as exc:
             raise LocalProtocolError(f"cannot write: {_reason(exc)}") from exc
-        records = -(-len(plaintext) // MAX_PLAINTEXT)
-        self._unread += len(plaintext) + records * _SEALED
+        if len(plaintext) > _LARGE:
+            self._grown = True
 
     def data_to_send(self) -> bytes:
         """Return the ciphertext to write to the peer now, once."""
-        if self._unread:
-            self._out.append(CALLS.take(self._connection, self._unread))
-            self._unread = 0
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         return data
@@ -345,13 +351,14 @@ class TLS:
 
     def _handshake(self) -> None:
         try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
-            self._scanner.probe = False
+            done = CALLS.shake(self._connection)
         except SSL.Error as exc:
             self.failure = _failure(exc)
         else:
-            self._finish()
+            if done:
+                self._finish()
+            else:
+                self._scanner.probe = False
         self._drain()
 
     def _finish(self) -> None:
@@ -362,37 +369,34 @@ class TLS:
         else:
             self.handshake_done = True
 
-    def _read(self, broken: bool) -> bytes:
-        """Read what whole records hold; ask OpenSSL for more only where it may know more."""
-        due, self._scanner.plaintext = self._scanner.plaintext, 0
-        probe, self._scanner.probe = self._scanner.probe and not broken, False
-        pieces: list[bytes] = []
-        try:
-            while due > 0:  # a call returns at most one record
-                pieces.append(CALLS.read(self._connection, min(due, MAX_PLAINTEXT)))
-                due -= len(pieces[-1])
-            while probe:
-                pieces.append(CALLS.read(self._connection, MAX_PLAINTEXT))
-        except SSL.WantReadError:
-            self._scanner.plaintext += due
-        except SSL.ZeroReturnError:
+    def _stop(self, error: SSL.Error, missing: int) -> None:
+        """Take note of what ended a read, `missing` bytes before it had what whole records hold."""
+        if isinstance(error, SSL.WantReadError):
+            self._scanner.plaintext += missing
+        elif isinstance(error, SSL.ZeroReturnError):
             self.ended = True
-        except SSL.Error as exc:
-            self.failure = _failure(exc)
-        if probe or self.failure is not None:
+        else:
+            self.failure = _failure(error)
             self._drain()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _probe(self, plaintext: bytes | memoryview, broken: bool) -> bytes | memoryview:
+        """Ask OpenSSL about a record that only it can judge; return what was read with that."""
+        self._scanner.probe = False
+        if broken or self.ended or self.failure is not None:
+            return plaintext
+        pieces = [plaintext]
+        error: SSL.Error | None = None
+        while error is None:
+            piece, error = CALLS.read(self._connection, MAX_PLAINTEXT)
+            pieces.append(piece)
+        self._stop(error, 0)
+        self._drain()
+        return b"".join(pieces)
 
     def _drain(self) -> None:
         """Take what OpenSSL itself wants to say: handshake messages and alerts."""
-        self._unread = 0  # the loop takes what was written before as well
-        size = _HANDSHAKE_READ
-        while size == _HANDSHAKE_READ:  # less was all, and costs no exception
-            try:
-                self._out.append(CALLS.take(self._connection, _HANDSHAKE_READ))
-            except SSL.WantReadError:
-                return
-            size = len(self._out[-1])
+        if said := CALLS.take(self._connection):
+            self._out.append(said)
 
 
 @lru_cache(maxsize=64)

@@ -58,18 +58,62 @@ def test_bytes_arrive_as_they_were(calls: Calls, size: int, lent: Callable[[byte
 
 def test_nothing_to_read_and_nothing_to_take_are_said_in_the_same_way(calls: Calls) -> None:
     connection = joined()[1]._connection
-    with pytest.raises(SSL.WantReadError):
-        calls.read(connection, 100)
-    with pytest.raises(SSL.WantReadError):
-        calls.take(connection, 100)
+    data, error = calls.read(connection, 100)
+    assert data == b""
+    assert isinstance(error, SSL.WantReadError)
+    assert calls.read(connection, 0) == (b"", None)
+    assert calls.take(connection) == b""
 
 
 def test_an_end_is_an_end(calls: Calls) -> None:
     client, server = joined()
+    client.write(b"last")
     client._connection.shutdown()
-    calls.put(server._connection, calls.take(client._connection, 1000))
-    with pytest.raises(SSL.ZeroReturnError):
-        calls.read(server._connection, 100)
+    sealed = client.data_to_send() + calls.take(client._connection)
+    data, error = calls.decrypt(server._connection, sealed, 100)
+    assert data == b"last"
+    assert isinstance(error, SSL.ZeroReturnError)
+
+
+def test_what_came_before_a_forged_record_is_given_with_its_error(calls: Calls) -> None:
+    client, server = joined()
+    client.write(bytes(40_000))
+    data, error = calls.decrypt(server._connection, client.data_to_send() + CUT, 50_000)
+    assert data == bytes(40_000)
+    assert type(error) is SSL.Error
+    assert "bad record mac" in str(error) or "decryption failed" in str(error)
+
+
+def test_a_handshake_goes_on_until_it_is_done(calls: Calls) -> None:
+    client = SSL.Connection(contexts("client", server_side=False), None)
+    client.set_connect_state()
+    server = TLS(contexts("server", server_side=True), server_side=True)
+    assert not calls.shake(client)
+    server.receive(calls.take(client))
+    calls.put(client, server.data_to_send())
+    assert not calls.shake(client)
+    server.receive(calls.take(client))
+    calls.put(client, server.data_to_send())
+    assert calls.shake(client)
+    assert calls.shake(client), "and stays so"
+
+
+def test_a_handshake_that_fails_says_why(calls: Calls) -> None:
+    client = SSL.Connection(contexts("client", server_side=False), None)
+    client.set_connect_state()
+    assert not calls.shake(client)
+    calls.put(client, b"\x15\x03\x03\x00\x02\x02\x28")
+    with pytest.raises(SSL.Error, match="handshake failure") as failed:
+        calls.shake(client)
+    assert type(failed.value) is SSL.Error
+
+
+def test_more_than_was_expected_is_taken_too(calls: Calls) -> None:
+    client, server = joined()
+    lib.SSL_write(client._connection._ssl, bytes(100_000), 100_000)
+    assert (
+        server.receive(calls.encrypt(client._connection, b"behind")) == bytes(100_000) + b"behind"
+    )
 
 
 def test_a_record_that_was_forged_breaks_the_connection_with_its_reason(calls: Calls) -> None:
@@ -81,9 +125,8 @@ def test_a_record_that_was_forged_breaks_the_connection_with_its_reason(calls: C
 def test_a_record_is_cut_as_it_is_asked_for(calls: Calls) -> None:
     client, server = joined()
     client.write(b"0123456789")
-    calls.put(server._connection, client.data_to_send())
-    assert calls.read(server._connection, 4) == b"0123"
-    assert calls.read(server._connection, 100) == b"456789"
+    assert calls.decrypt(server._connection, client.data_to_send(), 4) == (b"0123", None)
+    assert calls.read(server._connection, 6) == (b"456789", None)
 
 
 @pytest.mark.parametrize("behind", [0, 1, 5, 6, 28, 29, 30, 33])
@@ -97,7 +140,8 @@ def test_what_comes_with_the_end_of_the_handshake_is_not_lost(calls: Calls, behi
     server.write(b"at once")
     flight = server.data_to_send()
     place = len(flight) - behind
-    assert client.receive(flight[:place]) + client.receive(flight[place:]) == b"at once"
+    heard = client.receive(flight[:place]), client.receive(flight[place:])
+    assert b"".join(heard) == b"at once"
     client.write(b"and back")
     assert server.receive(client.data_to_send()) == b"and back"
 
@@ -105,13 +149,12 @@ def test_what_comes_with_the_end_of_the_handshake_is_not_lost(calls: Calls, behi
 def test_the_room_of_a_flight_is_given_back_once_nothing_is_in_it(calls: Calls) -> None:
     client, server = joined()
     ends = client._connection, server._connection
-    client.write(b"on its way")
+    ends[0].send(b"on its way")
     assert calls.shed(ends[0]) is isinstance(calls, Public)
-    flight = client.data_to_send()
+    flight = calls.take(ends[0])
     calls.put(ends[1], flight[:-1])
     assert calls.shed(ends[1]) is isinstance(calls, Public)
-    calls.put(ends[1], flight[-1:])
-    assert calls.read(ends[1], 100) == b"on its way"
+    assert calls.decrypt(ends[1], flight[-1:], 10) == (b"on its way", None)
     before = [bio for end in ends for bio in (end._into_ssl, end._from_ssl)]
     assert all(calls.shed(end) for end in ends)
     after = [bio for end in ends for bio in (end._into_ssl, end._from_ssl)]
@@ -137,6 +180,16 @@ def test_a_connection_that_stands_keeps_no_room_of_its_handshake(
     client.write(b"no more is given back")
     server.receive(client.data_to_send())
     assert len(shed) == 2
+    # What is large is kept room for until something small comes.
+    for size, sheds in ((5000, 2), (5000, 2), (1, 3), (1, 3)):
+        client.write(bytes(size))
+        server.receive(client.data_to_send())
+        assert len(shed) == sheds
+    server.write(bytes(5000))
+    server.data_to_send()
+    client.write(b"x")
+    server.receive(client.data_to_send())
+    assert len(shed) == 4
 
 
 def verified(shown: Credentials, *issuers: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -192,7 +245,7 @@ def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
     connection = SSL.Connection(contexts("client", server_side=False), None)
     connection.set_connect_state()
     with pytest.raises(SSL.Error):
-        calls.write(connection, b"too early")
+        calls.encrypt(connection, b"too early")
 
 
 REACHED = {
@@ -200,6 +253,9 @@ REACHED = {
     "BIO_read",
     "SSL_read",
     "SSL_write",
+    "SSL_do_handshake",
+    "SSL_get_error",
+    "SSL_ERROR_WANT_READ",
     "BIO_get_mem_data",
     "BIO_new",
     "BIO_s_mem",

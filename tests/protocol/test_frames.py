@@ -23,13 +23,15 @@ frames = st.one_of(
 
 
 def decode_all(pieces: list[bytes]) -> tuple[list[Frame], str]:
-    """What comes out, and the error that ended it."""
+    """What comes out, and the error that ended it; each piece is lent, and then overwritten."""
     decoder, found = FrameDecoder(LIMITS, "a test"), list[Frame]()
     try:
         for piece in pieces:
-            decoder.feed(piece)
+            lent = bytearray(piece)
+            decoder.feed(lent)
             while (frame := decoder.next_frame()) is not None:
                 found.append(frame)
+            lent[:] = b"\xff" * len(lent)
     except RemoteProtocolError as exc:
         return found, str(exc)
     return found, "partial" if decoder.partial else ""
@@ -81,6 +83,17 @@ def test_an_oversize_frame_is_refused_by_its_header_alone() -> None:
     decoder.feed((17).to_bytes(4) + bytes([FrameType.PING]))
     with pytest.raises(FrameTooLargeError, match="PING of 17 bytes exceeds limit of 16 bytes"):
         decoder.next_frame()
+
+
+def test_pieces_may_be_fed_before_the_first_is_cut_and_are_not_changed() -> None:
+    pieces = [bytearray(b"\x00\x00"), bytearray(b"\x00\x01"), bytearray(b"\x03x")]
+    decoder = FrameDecoder(LIMITS, "a test")
+    for piece in pieces:
+        decoder.feed(piece)
+    assert decoder.next_frame() == Frame(FrameType.PING, b"x")
+    assert decoder.next_frame() is None
+    assert not decoder.partial
+    assert b"".join(pieces) == b"\x00\x00\x00\x01\x03x"
 
 
 def test_a_frame_of_exactly_the_limit_passes() -> None:
