@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agents.client.answer import EXPECTED, fault_of
 from agents.client.memory import Memory, Registration
 from agents.member.answering import proven
 from agents.member.member import Member
@@ -26,6 +27,7 @@ from agents.runtime.backoff import Backoff
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
 from agents.runtime.jitter import between
+from agents.runtime.remedies import REMEDIES
 from agents.runtime.tasks import within
 from agents.runtime.trouble import Trouble
 from protocol.codes import CloseCode
@@ -41,6 +43,14 @@ MAX_LOST = 16
 """Neighbours that one registration can report; more are for the next."""
 SOON = 0.05
 """Seconds in which several reasons to register at once become one registration."""
+
+
+class NotTakenError(UnavailableError):
+    """The answer is none that an honest responder gives."""
+
+    def __init__(self, channel: Channel, fault: str) -> None:
+        super().__init__(f"the answer is not taken: {fault}")
+        self.channel = channel
 
 
 class Registering:
@@ -94,13 +104,29 @@ class Registering:
                 await self._uplink.visit(self._register)
             except UnavailableError as exc:
                 if trouble.is_news(exc):
-                    self._member.log.warning("registration.failed", reason=str(exc), hint=exc.hint)
+                    self._say(exc)
                 await clock.sleep(backoff.next(exc.retry_after))
                 continue
             backoff.reset()
             trouble.over()
             if await within(between(*self._interval), self._poked):
                 await clock.sleep(SOON)
+
+    def _say(self, error: UnavailableError) -> None:
+        if isinstance(error, NotTakenError):
+            channel = error.channel
+            channel.log.warning(
+                "answer.refused",
+                kind=channel.kind,
+                remote=channel.remote,
+                type=Registered.__name__,
+                fingerprint=channel.fingerprint,
+                expected=EXPECTED,
+                reason=str(error),
+                remedy=REMEDIES["not_allowed"],
+            )
+        else:
+            self._member.log.warning("registration.failed", reason=str(error), hint=error.hint)
 
     async def _register(self, channel: Channel) -> None:
         responder = proven(channel).name.id
@@ -132,6 +158,10 @@ class Registering:
         lost = list(self._unheard)[:MAX_LOST]
         left, self._full_left = self._full_left, FULL_IN_A_ROW
         answer = await channel.request(Register(token=token, full=full, lost=lost, **changes))
+        if isinstance(answer, Registered):
+            fault = fault_of(answer, id=self._member.id)
+            if fault is not None:
+                raise NotTakenError(channel, fault)
         if isinstance(answer, Registered):
             self._full_left = max(left - 1, 0)
             self._unheard = {id: None for id in self._unheard if id not in lost}

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from agents.member.trust import REMEDY_OF_REFUSED, Trust
+from agents.member.trust import EXPECTED_HISTORY, REMEDY_OF_REFUSED, Trust
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError, UnwritableError
@@ -26,7 +26,7 @@ from agents.runtime.logs import Logger
 from agents.runtime.tasks import Spawn
 from agents.runtime.trouble import Trouble
 from pki.catchup import Collection
-from pki.errors import PKIError
+from pki.errors import MalformedError, PKIError
 from pki.trust import Verdict
 from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet
 
@@ -117,7 +117,11 @@ class Following:
                 return False
             head = answer.head
         changed = bool(collection.entries) and self._trust.entries(
-            slot, collection.first_n, collection.entries, source=channel.name
+            slot,
+            collection.first_n,
+            collection.entries,
+            source=channel.name,
+            log=_log_of(channel),
         )
         # From here on without a wait: whoever is woken by the new trust finds its spread.
         if changed:
@@ -143,11 +147,14 @@ class Following:
         if not isinstance(answer, LedgerEntries):
             return None
         try:
+            if answer.slot != collection.slot:
+                raise MalformedError(f"answer about slot {answer.slot.hex()}")
             collection.receive(answer.first, answer.entries, more=answer.more)
         except PKIError as exc:
-            self._log.warning(
+            _log_of(channel).warning(
                 "ledger.refused",
                 source=channel.name,
+                expected=EXPECTED_HISTORY,
                 reason=str(exc),
                 remedy=REMEDY_OF_REFUSED,
             )
@@ -177,15 +184,18 @@ class Following:
         return True
 
     def _is_worth_a_pull(self, channel: Channel, notice: HeadNotice) -> bool:
-        verdict = self._trust.take_head(notice.head, source=channel.name)
+        verdict = self._take_head(channel, notice)
         if verdict is Verdict.COUNTED:
             self._pass_on(channel, self._spread_as(notice))
         return verdict is Verdict.BEHIND and self._may_pull(channel)
 
     def _judged(self, channel: Channel, notice: HeadNotice) -> HeadNotice | None:
         """The notice as it is passed on, if its HEAD counts."""
-        counts = self._trust.take_head(notice.head, source=channel.name) is Verdict.COUNTED
+        counts = self._take_head(channel, notice) is Verdict.COUNTED
         return self._spread_as(notice) if counts else None
+
+    def _take_head(self, channel: Channel, notice: HeadNotice) -> Verdict:
+        return self._trust.take_head(notice.head, source=channel.name, log=_log_of(channel))
 
     def _spread_as(self, notice: HeadNotice) -> HeadNotice:
         """Take the spread of a counted HEAD, within reason."""
@@ -202,6 +212,11 @@ class Following:
 
     def _pass_on(self, channel: Channel | None, notice: HeadNotice) -> None:
         self._spawn(self._relay(channel, notice))
+
+
+def _log_of(channel: Channel) -> Logger:
+    """For lines that say which link, and whose key (E5)."""
+    return channel.log.bind(fingerprint=channel.fingerprint)
 
 
 def answer_ledger_get(trust: Trust, message: LedgerGet) -> LedgerEntries:

@@ -19,6 +19,7 @@ import msgspec
 from agents.runtime.channel import Channel
 from agents.runtime.errors import MissingError, StateError
 from agents.runtime.files import Files
+from agents.runtime.inbox import say_refused
 from agents.runtime.logs import Logger
 from pki import rotation
 from pki.certificates import Kind
@@ -28,6 +29,7 @@ from protocol.messages import Done, Refused, Settings
 
 __all__ = ["SharedSettings", "known_settings"]
 
+EXPECTED = "values that a server accepts from its administrator"
 MAX_FILE = 64 << 10
 MAX_VALUE = 64
 """Characters of a value; a number of hours or days has a few."""
@@ -74,7 +76,9 @@ class SharedSettings:
         try:
             policies = _policies(message.values)
         except MalformedError as exc:
-            return Refused(reason="settings", text=str(exc))
+            refused = Refused(reason="settings", text=str(exc))
+            say_refused(channel.log, channel, message, refused, expected=EXPECTED)
+            return refused
         values = known_settings(message.values)
         if values != self.message.values:
             self._files.write_atomic(self._path, msgspec.json.encode([message.revision, values]))

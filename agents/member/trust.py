@@ -36,7 +36,7 @@ from pki.trust import Verdict
 from protocol.codes import CloseCode
 from protocol.errors import Refusal
 
-__all__ = ["REMEDY_OF_REFUSED", "Trust"]
+__all__ = ["EXPECTED_HISTORY", "REMEDY_OF_REFUSED", "Trust"]
 
 SUPERSEDED = "a chain that supersedes ours was heard (rule 9); what ours had there is kept"
 """Why there is evidence where nothing was kept out: who had misled us is in it."""
@@ -45,6 +45,7 @@ REMEDY_OF_FORK = (
     "compare `pki show` here and at the server: somebody signs with a root of this deployment; "
     "make a new root and revoke the stolen one"
 )
+EXPECTED_HISTORY = "entries that go on from ours, each signed as the one before it demands"
 REMEDY_OF_REFUSED = "nothing if it is rare: others are asked; otherwise treat the source as hostile"
 
 
@@ -172,22 +173,51 @@ class Trust:
         """Write the state as it is; for a first start."""
         self._file.write(state.encode_state(self._state))
 
-    def entries(self, slot: bytes, first: int, entries: Sequence[bytes], *, source: str) -> bool:
-        """Take everything that a source had to say of a slot; True if it changed our chain."""
+    def entries(
+        self,
+        slot: bytes,
+        first: int,
+        entries: Sequence[bytes],
+        *,
+        source: str,
+        log: Logger | None = None,
+    ) -> bool:
+        """Take everything that a source had to say of a slot; True if it changed our chain.
+
+        Args:
+            slot: the slot.
+            first: the number of the first of the entries.
+            entries: what it said.
+            source: who it is, for people.
+            log: says more of the source with each line.
+        """
         outcome = trust.accept_entries(self._state, slot, first, entries)
-        return self._take(outcome, source)
+        return self._take(outcome, source, log or self._log)
 
     def bundle(self, bundle: Bundle, *, source: str) -> bool:
         """Take a bundle as one more source; True if its settings apply."""
         outcome, applies = trust.accept_bundle(self._state, bundle)
-        self._take(outcome, source)
+        self._take(outcome, source, self._log)
         return applies
 
-    def take_head(self, head: bytes, *, source: str) -> Verdict:
-        """Judge a HEAD (rule 12); a counted one is on disk on return."""
+    def take_head(self, head: bytes, *, source: str, log: Logger | None = None) -> Verdict:
+        """Judge a HEAD (rule 12); a counted one is on disk on return. Args: see `entries`.
+
+        One that does not count may be old, or from a branch that we do not know, and honest. One
+        that its own key has not signed is no HEAD at all, and has its line.
+        """
+        log = log or self._log
         outcome = trust.accept_head(self._state, head, self._clock.now())
+        if outcome.n is None:
+            log.warning(
+                "ledger.refused",
+                source=source,
+                expected="a HEAD",
+                reason=outcome.reason,
+                remedy=REMEDY_OF_REFUSED,
+            )
         if outcome.evidence is not None:
-            self._log.error(
+            log.error(
                 "ledger.forked",
                 source=source,
                 n=outcome.n,
@@ -219,10 +249,10 @@ class Trust:
             await self._changed.wait()
         return self.revision
 
-    def _take(self, outcome: trust.Outcome, source: str) -> bool:
+    def _take(self, outcome: trust.Outcome, source: str, log: Logger) -> bool:
         if outcome.evidence is not None:
             reason = outcome.problem or SUPERSEDED
-            self._log.error(
+            log.error(
                 "ledger.forked",
                 source=source,
                 n=outcome.evidence.n,
@@ -230,8 +260,12 @@ class Trust:
                 remedy=REMEDY_OF_FORK,
             )
         elif outcome.problem is not None:
-            self._log.warning(
-                "ledger.refused", source=source, reason=outcome.problem, remedy=REMEDY_OF_REFUSED
+            log.warning(
+                "ledger.refused",
+                source=source,
+                expected=EXPECTED_HISTORY,
+                reason=outcome.problem,
+                remedy=REMEDY_OF_REFUSED,
             )
         self._adopt(outcome.state)
         if outcome.changed:

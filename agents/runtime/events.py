@@ -97,6 +97,10 @@ FIELDS: Mapping[str, str] = MappingProxyType(
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
+        "answer.refused": Event(
+            "A responder answered as no honest one does; nothing of it was taken.",
+            *("expected", "fingerprint", "kind", "reason", "remedy", "remote", "type"),
+        ),
         "answer.unsendable": Event(
             "The answer to a request could not be sent, and the link was closed: a fault of ours.",
             "problem",
@@ -240,7 +244,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "ledger.refused": Event(
             "What a source offered as ledger was refused; nothing changed.",
-            *("reason", "remedy", "source"),
+            *("expected", "reason", "remedy", "source"),
         ),
         "ledger.torn": Event(
             "One of the two files of the ledger is damaged; the other one is used.",

@@ -9,7 +9,9 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from agents.runtime import logs
 from agents.runtime.channel import Channel, link_error
+from agents.runtime.logs import Logger
 from pki.peers import Peer
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
@@ -48,6 +50,8 @@ class FakeChannel:
         self.answering = answering
         self.peer = peer
         self.link_class = link_class
+        self.kind = "a link of a test"
+        self.fingerprint = "-" if peer is None else peer.leaf.fingerprint
         self.remote = ("192.0.2.1", number)
         self.local = ("192.0.2.2", number)
         self.name = f"link-{number}" if peer is None else f"{peer.name.role}/{peer.name.id.hex()}"
@@ -60,6 +64,10 @@ class FakeChannel:
     def channel(self) -> Channel:
         """This end, as the rooms take it."""
         return cast(Channel, self)
+
+    @property
+    def log(self) -> Logger:
+        return logs.get_logger().bind(link=self.id, peer=self.name)
 
     @property
     def is_closed(self) -> bool:

@@ -23,6 +23,7 @@ ATTACKS: Final = (
     "test_attacks",
     "test_dialled",
     "test_false_histories",
+    "test_hostile_answers",
     "test_hostile_bytes",
     "test_hostile_requests",
     "test_impostors",

@@ -21,6 +21,7 @@ from protocol.messages import (
     HeadNotice,
     LedgerGet,
     Message,
+    Neighbour,
     Refused,
     Register,
     Registered,
@@ -64,6 +65,7 @@ class Case:
         self.refusals: list[Refused] = []
         self.unanswered = 0
         self.head: bytes | None = None
+        self.forward: Neighbour | None = None
         self.memory = Memory(PATH, self.files)
         self.registering = Registering(
             self.member,
@@ -95,6 +97,7 @@ class Case:
                 return Registered(
                     token=bytes([self.tokens]),
                     observed="192.0.2.1",
+                    forward=self.forward,
                     settings={WINDOW: str(self.tokens)},
                     head=self.head,
                     spread=7.0,
@@ -403,6 +406,40 @@ async def test_a_refusal_is_waited_for_as_long_as_it_says(loop: SteppedLoop) -> 
     assert len(case.said) == 1
     await case.clock.advance_network(3.0)
     assert len(case.said) == 2
+
+
+@pytest.mark.req("E4", "E5")
+@stepped
+async def test_of_an_answer_that_no_honest_responder_gives_nothing_is_taken(
+    loop: SteppedLoop,
+) -> None:
+    case = Case()
+    await case.settle()
+    before, placed = Memory(PATH, case.files).last, list(case.placed)
+    case.forward = Neighbour(id=bytes(16), address="../../etc/passwd", port=1)
+    case.lost = [bytes(16)]
+    with logged() as lines:
+        await case.again()
+        await case.clock.advance_network(300.0)
+    assert case.tokens > FULL_IN_A_ROW + 2, "it is asked again"
+    (line,) = lines
+    assert (line["event"], line["level"]) == ("answer.refused", "warning")
+    assert line["link"] == case.link.id
+    assert line["remote"] == list(case.link.remote)
+    assert line["kind"] == case.link.kind
+    assert line["fingerprint"] == case.peer.leaf.fingerprint
+    assert line["type"] == "Registered"
+    assert "other clients" in str(line["expected"])
+    assert "'../../etc/passwd'" in str(line["reason"])
+    assert line["remedy"]
+    assert case.placed == placed
+    assert Memory(PATH, case.files).last == before
+    case.forward = None
+    await case.clock.advance_network(60.0)
+    assert len(case.placed) > len(placed)
+    assert case.said[-1].lost == [bytes(16)] or case.said[-2].lost == [bytes(16)]
+    assert case.said[-1].full, "what it had said may have been taken all the same"
+    assert Memory(PATH, case.files).last != before
 
 
 @pytest.mark.req("C8")

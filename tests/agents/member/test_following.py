@@ -8,7 +8,7 @@ import pytest
 
 from agents.member.following import UNVERIFIED_INTERVAL, Following, answer_ledger_get
 from agents.member.member import Member
-from agents.member.trust import Trust
+from agents.member.trust import EXPECTED_HISTORY, Trust
 from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
@@ -170,6 +170,34 @@ class TestCatchUp:
         assert follower.trust.state == before
         await follower.following.catch_up(FakeChannel(source(site)).channel)
         assert follower.trust.last(site.slot) == site.chain.last
+
+    @pytest.mark.req("B10", "E5")
+    async def test_what_is_refused_says_whose_it_was(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        peer = site.peer(Role.SERVER)
+
+        def elsewhere(answer: LedgerEntries) -> LedgerEntries:
+            return LedgerEntries(slot=bytes(32), first=answer.first, entries=answer.entries)
+
+        def cut(answer: LedgerEntries) -> LedgerEntries:
+            return LedgerEntries(
+                slot=answer.slot, first=answer.first, entries=[answer.entries[0][:-1]]
+            )
+
+        for change in (elsewhere, cut):
+            link = FakeChannel(liar(site, change), peer=peer)
+            with logged() as lines:
+                assert not await follower.following.catch_up(link.channel)
+            (line,) = lines
+            assert line["event"] == "ledger.refused"
+            assert line["link"] == link.id
+            assert line["fingerprint"] == peer.leaf.fingerprint
+            assert line["source"] == link.name
+            assert line["expected"] == EXPECTED_HISTORY
+            assert line["reason"]
+            assert line["remedy"]
 
     async def test_a_source_that_never_ends_is_given_up(self) -> None:
         site = Deployment()

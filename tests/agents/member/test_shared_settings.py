@@ -12,6 +12,7 @@ from pki.certificates import Kind
 from protocol.messages import Done, Refused, Settings
 from tests.support.channels import FakeChannel
 from tests.support.files import Crash, Failure, MemoryFiles
+from tests.support.logs import logged
 
 PATH = Path("/state/settings.json")
 NAME = "pki_client_tls_key_duration_days"
@@ -72,9 +73,16 @@ async def test_an_old_message_changes_nothing() -> None:
 async def test_a_value_out_of_range_is_refused_and_the_old_one_stays(value: str) -> None:
     case = Case()
     case.take(told(1, "3"))
-    answer = case.take(told(2, value))
+    with logged() as lines:
+        answer = case.take(told(2, value))
     assert isinstance(answer, Refused)
     assert NAME in answer.text
+    (line,) = lines
+    assert (line["event"], line["type"]) == ("request.refused", "Settings")
+    assert line["link"] == case.link.id
+    assert line["reason"] == answer.text
+    assert line["expected"]
+    assert line["remedy"]
     assert case.validity == timedelta(days=3)
     assert Case(case.files).validity == timedelta(days=3)
 

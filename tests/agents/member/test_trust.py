@@ -258,6 +258,41 @@ class TestReports:
         kept = case.loaded().state.first.forks
         assert [fork.n for fork in kept] == [1]
 
+    @pytest.mark.req("B10", "E5")
+    @pytest.mark.parametrize("what", ["noise", "cut", "flipped", "nothing"])
+    def test_what_is_no_head_is_a_line_and_nothing_else(self, what: str) -> None:
+        case = Case()
+        before, head = case.trust.state, case.site.head
+        data = {
+            "noise": bytes(range(256)),
+            "cut": head[:-1],
+            "flipped": bytes([*head[:-1], head[-1] ^ 1]),
+            "nothing": b"",
+        }[what]
+        log = logs.get_logger().bind(link="7", fingerprint="f")
+        with logged() as lines:
+            assert case.trust.take_head(data, source="server/liar", log=log) is Verdict.IGNORED
+        assert case.trust.state == before
+        (line,) = lines
+        assert (line["event"], line["level"]) == ("ledger.refused", "warning")
+        assert (line["link"], line["fingerprint"]) == ("7", "f")
+        assert (line["source"], line["expected"]) == ("server/liar", "a HEAD")
+        assert line["reason"]
+        assert line["remedy"]
+
+    @pytest.mark.req("B10")
+    def test_a_head_that_does_not_count_is_no_line(self) -> None:
+        """It is old, or of a branch that is not ours, and whoever tells it may be honest."""
+        case = Case()
+        old = case.site.head
+        case.site.rotate()
+        case.follow()
+        case.hear()
+        with logged() as lines:
+            for head in (old, Deployment().head):
+                assert case.trust.take_head(head, source="client/behind") is Verdict.IGNORED
+        assert lines == []
+
     @pytest.mark.req("B10", "B11")
     def test_a_forged_entry_is_a_line_and_nothing_else(self) -> None:
         case, thief = Case(), Deployment()
