@@ -192,6 +192,7 @@ class Server:
     async def prepare(self) -> None:
         """Everything that must be true before anybody is served."""
         logs.identify(self.member.id.hex())
+        self.store.gather(self.member.endpoint.turns.lull)
         await self.settings.load()
         await self.acknowledgements.load()
         await self.registry.load()

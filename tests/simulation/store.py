@@ -27,7 +27,7 @@ from sqlalchemy.pool import StaticPool
 from agents.runtime.errors import StateError, UnavailableError
 from agents.server.store.engine import translate
 from agents.server.store.upgrade import upgrade
-from agents.server.store.writer import Writer, _Job
+from agents.server.store.writer import Gather, Writer, _Job
 from tests.simulation.chance import Random
 from tests.simulation.disk import Killed, Strike
 from tests.support.files import Failure
@@ -110,6 +110,10 @@ class SimStore:
         """See `Store.put`."""
         self._check()
         await self._writer.put(rows, item)
+
+    def gather(self, gather: Gather) -> None:
+        """See `Store.gather`."""
+        self._writer.gather(gather)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Store.read`."""

@@ -21,7 +21,7 @@ from sqlalchemy import URL, Engine
 from agents.runtime.errors import UnavailableError
 from agents.server.store.engine import ERRORS, check, locate, open_engine, translate
 from agents.server.store.upgrade import upgrade
-from agents.server.store.writer import Rows, Work, Writer
+from agents.server.store.writer import Gather, Rows, Work, Writer
 
 __all__ = ["READERS", "Store"]
 
@@ -72,6 +72,14 @@ class Store:
             raise
         readers = open_engine(url, connections=READERS, read_only=True)
         return cls(url, Writer(engine, where), readers)
+
+    def gather(self, gather: Gather) -> None:
+        """Say when what the running loop writes is committed, instead of after each turn.
+
+        Args:
+            gather: calls a function soon, when what belongs together has come.
+        """
+        self._writer.gather(gather)
 
     async def write(self, work: Work[T]) -> T:
         """Run `work(connection)` in the next group; returns when it is durable.

@@ -8,7 +8,8 @@
    hears of is on disk (issue recorded before the certificate leaves).
 2. A commit costs an fsync however much is in it, so a busy store does few commits of
    many writes, and an idle one answers at once: nobody waits for a group to fill. What
-   one turn of an event loop brings is handed over at its end, so that it is one group.
+   one turn of an event loop brings is handed over at its end, so that it is one group; a
+   loop that knows of more to come has it handed over later (`gather`).
 3. Each write has a savepoint. One that raises is rolled back alone and hears of its own
    exception; the others of its group do not notice.
 4. If the commit itself fails, every write of the group fails: none of it is on disk.
@@ -24,6 +25,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
@@ -32,12 +34,14 @@ from sqlalchemy import Connection, Engine
 from agents.runtime.errors import UnavailableError
 from agents.server.store.engine import ERRORS, driver, translate
 
-__all__ = ["MAX_GROUP", "Rows", "Work", "Writer"]
+__all__ = ["MAX_GROUP", "Gather", "Rows", "Work", "Writer"]
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 Rows = Callable[[Connection, Sequence[T]], None]
 """Puts things into one table, in their order: many cost little more than one."""
+Gather = Callable[[Callable[[], None]], object]
+"""Calls a function soon, when what belongs together has come."""
 
 MAX_GROUP: Final = 256
 """Writes of one commit: bounds how long the first of them waits for the last."""
@@ -69,10 +73,15 @@ class Writer:
         self._where = where
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._brought: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        self._gathering: dict[asyncio.AbstractEventLoop, Gather] = {}
         self._closed = False
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
+
+    def gather(self, gather: Gather) -> None:
+        """Say when what the running loop brings is handed over."""
+        self._gathering[asyncio.get_running_loop()] = gather
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in the writer's transaction; returns its result when it is durable.
@@ -108,12 +117,12 @@ class Writer:
                 raise UnavailableError("the store is closed")
             if loop not in self._brought:
                 self._brought[loop] = []
-                loop.call_soon(self._hand_over, loop)
+                self._gathering.get(loop, loop.call_soon)(partial(self._hand_over, loop))
             self._brought[loop].append(_Job(work, rows, item, loop, answer))
         return answer
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the thread what this turn of a loop has brought."""
+        """Give the thread what a loop has brought."""
         with self._gate:
             for job in self._brought.pop(loop, ()):
                 self._queue.put(job)

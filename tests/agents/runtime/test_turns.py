@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agents.runtime.turns import MOST, Turns
+from agents.runtime.turns import MOST, PATIENCE, Turns
 
 
 async def turn() -> None:
@@ -91,3 +91,46 @@ async def test_work_that_fails_holds_up_nobody() -> None:
         await turn()
     assert done == [1]
     assert [type(one) for one in failed] == [ValueError]
+
+
+async def test_what_waits_for_a_lull_is_done_at_the_end_of_a_turn_without_a_line() -> None:
+    turns, done = Turns(), list[str]()
+    turns.run(lambda: done.append("piece"))
+    turns.lull(lambda: done.append("lull"))
+    assert done == ["piece"]
+    await turn()
+    assert done == ["piece", "lull"]
+
+
+async def test_what_waits_for_a_lull_is_done_once_for_all_that_stands_in_line() -> None:
+    turns, done = Turns(), list[str]()
+
+    async def waiting(name: str) -> None:
+        await turns.wait()
+        done.append(name)
+
+    for _ in range(MOST):
+        turns.run(lambda: done.append("first"))
+    tasks = [asyncio.create_task(waiting("waited")) for _ in range(2 * MOST)]
+    await turn()
+    turns.lull(lambda: done.append("lull"))
+    await asyncio.gather(*tasks)
+    await turn()
+    assert done == ["first"] * MOST + ["waited"] * 2 * MOST + ["lull"]
+
+
+async def test_nothing_waits_for_a_lull_for_ever() -> None:
+    turns, done = Turns(), list[int]()
+
+    def more() -> None:
+        turns.run(more)
+
+    for _ in range(2 * MOST):
+        turns.run(more)
+    turns.lull(lambda: done.append(1))
+    for _ in range(PATIENCE):
+        assert not done
+        await turn()
+    await turn()
+    assert done == [1]
+    assert len(turns) > 0

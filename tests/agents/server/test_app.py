@@ -1,7 +1,7 @@
 """A server as a whole: what its start refuses, and what it does by the hour."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +15,7 @@ from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.files import lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.notify import Notifier
+from agents.runtime.turns import Turns
 from agents.server import app
 from agents.server.app import BELIEVED_AFTER, KEPT_AFTER_EXPIRY, Server, run
 from agents.server.operations import ServerOperations
@@ -238,6 +239,22 @@ async def test_more_denials_than_a_head_has_room_for_stop_no_server(
 
 
 @pytest.mark.req("B12")
+async def test_what_is_written_waits_for_a_lull_of_the_heavy_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, lull = list[Turns](), Turns.lull
+
+    def noted(turns: Turns, work: Callable[[], None]) -> None:
+        waited.append(turns)
+        lull(turns, work)
+
+    monkeypatch.setattr(Turns, "lull", noted)
+    async with prepared(tmp_path) as server:
+        waited.clear()
+        await server.store.write(lambda _: None)
+        assert waited == [server.member.endpoint.turns]
+
+
 async def test_a_hub_is_there_while_its_link_is(tmp_path: Path) -> None:
     async with prepared(tmp_path) as server:
         operations, hub = ServerOperations(server), Component()

@@ -3,7 +3,7 @@ import sqlite3
 import stat
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -207,6 +207,24 @@ async def test_what_is_put_overtakes_no_write(store: Store) -> None:
 async def test_what_one_turn_brings_is_one_group(store: Store) -> None:
     transactions = await asyncio.gather(*(store.write(put(f"w{i}")) for i in range(50)))
     assert len(set(transactions)) == 1
+
+
+async def test_a_loop_says_when_what_it_brings_is_one_group(store: Store, path: Path) -> None:
+    waiting = list[Callable[[], None]]()
+    store.gather(waiting.append)
+    tasks = list[asyncio.Task[object]]()
+    for number in range(5):
+        tasks.append(asyncio.create_task(store.write(put(f"w{number}"))))
+        await handed_over()
+    (hand_over,) = waiting
+    assert names(path) == set()
+    hand_over()
+    assert len(set(await asyncio.gather(*tasks))) == 1
+    assert len(names(path)) == 5
+    tasks.append(asyncio.create_task(store.write(put("next"))))
+    await handed_over()
+    waiting[1]()
+    await asyncio.gather(*tasks)
 
 
 async def test_close_commits_what_was_not_handed_over_yet(store: Store, path: Path) -> None:
