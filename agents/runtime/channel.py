@@ -10,8 +10,8 @@
 4. While the peer reads slowly a request waits before it is sent, within its own timeout.
 
 What the peer asks goes to the `Inbox`, but for a `Ping` without a sender: it is asked by a link,
-not by a component, and answered here, so a dialer knows that the other side has verified it too
-(`dialer`).
+not by a component, and answered here while there is room, so a dialer knows that the other side
+has verified it too (`dialer`), however busy handlers are.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import Final, cast
 import msgspec
 
 from agents.runtime.errors import UnavailableError
-from agents.runtime.inbox import SERVING, Inbox, Serving
+from agents.runtime.inbox import SERVING, STRANGERS, Inbox
 from agents.runtime.logs import Logger
 from agents.runtime.network import Address, Endpoint, Handler, LinkError
 from agents.runtime.remedies import REMEDIES
@@ -76,7 +76,6 @@ class Channel:
         kind: str,
         remote: Address,
         local: Address,
-        serving: Serving = SERVING,
     ) -> None:
         self.id = id
         self.link_class: LinkClass = opened.link_class
@@ -99,6 +98,7 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._writers: list[asyncio.Future[None]] = []
+        serving = STRANGERS if self.peer is None else SERVING
         self._inbox = Inbox(self, wire, handler, clock=endpoint.clock, serving=serving)
         self._drainers: list[asyncio.Future[None]] = []
 
@@ -244,7 +244,7 @@ class Channel:
             self.log.debug("message.in", type=type(message).__name__, trace=message.trace)
         if not message.ANSWERS:
             self._answered(message)
-        elif isinstance(message, Ping) and not message.sender:
+        elif isinstance(message, Ping) and not message.sender and not self._wire.write_blocked:
             with contextlib.suppress(LinkClosedError):  # its CLOSE may have come right behind
                 self.send(Pong(id=message.id, call=message.call, trace=message.trace))
         else:

@@ -5,8 +5,9 @@
 
 1. The handler is called at once, with `current_trace` set to the trace of the message. If it has
    its answer, that is sent. If it has to wait, what it returned runs as a task of its own, under
-   `Clock.hold`. At most `Serving.handlers` at once; up to `Serving.queue` more are kept, and then
-   the socket is read no further until half of them are gone: the peer feels it as a full buffer.
+   `Clock.hold`. At most `Serving.handlers` at once; `Serving.queue` more are kept, and then the
+   socket is read no further until half of them are gone: the peer feels it as a full buffer. What
+   came in the same read is kept too.
 2. A handler that itself waits for an answer on this same link does not count, else two sides
    that ask each other in a handler would stand still; `Serving.tasks` bounds those too.
 3. An answer is sent when the peer has room for it, and its handler counts until then: who does
@@ -15,6 +16,9 @@
    its `retry_after`, anything else as "internal", with a log line and without details.
 5. A handler is not cancelled when its link ends, for what it does must be whole; its own
    requests on this link fail then, so it ends soon.
+6. Who has proven nothing asks one thing after the other, and is seldom refused. Strangers are as
+   many as there are addresses, so one that asks for more than is kept for it, or is refused again
+   and again, is sent away: its next attempt costs it another handshake.
 """
 
 import asyncio
@@ -34,13 +38,15 @@ from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
 from protocol.codes import CloseCode
 from protocol.errors import LinkClosedError, LocalProtocolError
-from protocol.messages import Enrol, Message, Refused
+from protocol.messages import Enrol, Message, Ping, Pong, Refused
 
 if TYPE_CHECKING:
     from agents.runtime.channel import Channel
 
-__all__ = ["SERVING", "Inbox", "Serving", "say_refused"]
+__all__ = ["SERVING", "STRANGERS", "Inbox", "Serving", "say_refused"]
 
+EXCUSED: Final = frozenset({"busy", "unavailable"})
+"""Refusals that are no fault of who asked."""
 LIES: Final = frozenset({"identity", "signature"})
 """Refusals of what a proven peer says in another's name: a line each, as for a link (E5)."""
 
@@ -56,10 +62,15 @@ class Serving:
     """Requests kept beyond those. Their size is bounded by the frame limits."""
     tasks: int = 128
     """Handlers that run or wait on this link itself."""
+    refusals: int | None = None
+    """Refusals after which the link ends, as it does for more requests than `queue`; None: it
+    does for neither."""
 
 
 SERVING: Final = Serving()
-"""What every link gets, unless told otherwise."""
+"""What a peer gets that has proven who it is."""
+STRANGERS: Final = Serving(handlers=2, queue=8, tasks=4, refusals=8)
+"""What one gets that has not."""
 
 _RUNNING: Final[set[asyncio.Task[None]]] = set()
 """The loop keeps tasks weakly; a handler may outlive its link (rule 5)."""
@@ -74,6 +85,7 @@ class Inbox:
         "_handler",
         "_nested",
         "_queue",
+        "_refused",
         "_serving",
         "_tasks",
         "_wire",
@@ -91,6 +103,7 @@ class Inbox:
         self._queue: list[Message] = []  # short, and a deque takes 600 bytes when empty
         self._tasks: set[asyncio.Task[None]] = set()
         self._nested = 0
+        self._refused = 0
 
     @property
     def busy(self) -> bool:
@@ -99,7 +112,13 @@ class Inbox:
 
     def put(self, message: Message) -> None:
         """Take a request, and read no more of them where there are too many."""
+        channel = self._channel
+        if channel is None:
+            return  # it has ended, and this came in the same read
         if self._queue or not self._may_start():
+            if self._serving.refusals is not None and len(self._queue) >= self._serving.queue:
+                channel.close(CloseCode.NOT_ALLOWED, "asks for more at once than a stranger may")
+                return
             self._queue.append(message)
             if len(self._queue) >= self._serving.queue:
                 self._wire.pause()
@@ -140,7 +159,7 @@ class Inbox:
         if answer is None:
             return
         if isinstance(answer, Message) and not self._wire.write_blocked:
-            _send(channel, message, answer, trace)
+            self._send(channel, message, answer, trace)
             return
         finishing = self._finish(channel, message, answer, trace)
         task = asyncio.get_running_loop().create_task(finishing)
@@ -164,6 +183,8 @@ class Inbox:
             self._wire.resume()
 
     def _ask_handler(self, channel: "Channel", message: Message) -> Answer | Awaitable[Answer]:
+        if isinstance(message, Ping) and not message.sender:
+            return Pong(id=message.id)  # of the link, which had no room for it
         try:
             return self._handler(channel, message)
         except Exception as exc:
@@ -188,7 +209,16 @@ class Inbox:
                 answer = awaited
             await channel.writable()
             if channel.is_open:
-                _send(channel, message, answer, trace)
+                self._send(channel, message, answer, trace)
+
+    def _send(self, channel: "Channel", message: Message, answer: Message, trace: str) -> None:
+        _send(channel, message, answer, trace)
+        most = self._serving.refusals
+        if most is None or not isinstance(answer, Refused) or answer.reason in EXCUSED:
+            return
+        self._refused += 1
+        if self._refused >= most:
+            channel.close(CloseCode.NOT_ALLOWED, f"refused {most} times")
 
 
 def _failed(channel: "Channel", message: Message, error: Exception) -> Refused:

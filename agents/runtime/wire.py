@@ -15,7 +15,8 @@ Rules:
    with every byte; a timer would otherwise cost more than the byte.
 4. The end is polite: after our CLOSE the sending side is shut and input is thrown away until
    the peer has closed too, or `LINGER` seconds, or `LINGER_BYTES`. Closing a socket with unread
-   input makes the kernel send a reset, which can overtake the CLOSE that says why.
+   input makes the kernel send a reset, which can overtake the CLOSE that says why. Whoever ended
+   it, it is over after `LINGER` seconds.
 5. `write_blocked` is true while the link or the socket holds more than the high-water mark;
    who sends asks first. Nothing is dropped, so the mark is exceeded by one message at most
    for each sender that did.
@@ -276,7 +277,9 @@ class Wire(asyncio.BufferedProtocol):
         if not self._ended:
             self._lingering = True  # there is no end of its to wait for any more
             self._after(self.link.receive_eof(self._clock.monotonic()))
-        return False  # the transport writes what it has, and closes
+            # The transport writes what it has and closes, unless the peer reads nothing.
+            self._timer = self._loop.call_later(LINGER, self.abort)
+        return False
 
     def pause_writing(self) -> None:
         """The socket's buffer is full."""

@@ -7,7 +7,7 @@ import pytest
 
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
-from agents.runtime.inbox import Serving
+from agents.runtime.inbox import STRANGERS, Serving
 from agents.runtime.network import LinkError
 from agents.runtime.trace import current_trace, tracing
 from protocol.access import LinkClass
@@ -428,6 +428,88 @@ class TestPressure:
             answers = await asyncio.gather(*asked)
             assert len(answers) == 2000
 
+    @pytest.mark.req("E6")
+    @pytest.mark.parametrize("link_class", [LinkClass.MEMBER, LinkClass.ENROLMENT])
+    async def test_who_pings_and_reads_no_answer_is_kept_no_answers_for(
+        self, link_class: LinkClass
+    ) -> None:
+        limits = Limits(send_high_water=64 * 1024)
+        async with listening(at=endpoint("server", limits=limits)) as site:
+            channel = await connect(site, link_class=link_class)
+            other = await site.first()
+            transport = other._wire._transport
+            assert transport is not None
+            channel._wire.pause()
+            link, socket = channel._wire.link, channel._wire._transport
+            assert socket is not None
+            number = 0
+            while not other._wire.write_blocked and other.is_open:
+                for number in range(number + 1, number + 2000):
+                    link.send(Ping(id=number, call=number, trace="0" * 16))
+                socket.write(link.data_to_send())
+                await asyncio.sleep(0)
+            # More than the kernel takes on its way: it goes on for ever, or is read no more.
+            for number in range(number + 1, number + 100_000):
+                link.send(Ping(id=number, call=number, trace="0" * 16))
+            socket.write(link.data_to_send())
+            await until(lambda: other.is_closed or not other._wire._reading)
+            assert transport.get_write_buffer_size() < 1024 * 1024
+            assert other.is_closed is (link_class is LinkClass.ENROLMENT)
+            channel.abort()
+
+    async def test_a_busy_peer_answers_its_link_all_the_same(self) -> None:
+        stalled = Stalled()
+        async with listening(handler=stalled) as site:
+            channel = await connect(site)
+            asked = [asyncio.create_task(channel.request(ping(n))) for n in range(90)]
+            await until(lambda: stalled.inside == Serving().handlers)
+            assert isinstance(await channel.request(Ping(id=7)), Pong)
+            stalled.go.set()
+            await asyncio.gather(*asked)
+
+    @pytest.mark.req("E6")
+    async def test_a_stranger_that_asks_for_more_than_fits_is_sent_away(self) -> None:
+        stalled = Stalled()
+        async with listening(handler=stalled) as site:
+            channel = await connect(site, link_class=LinkClass.ENROLMENT)
+            fits = STRANGERS.handlers + STRANGERS.queue
+            asked = [asyncio.create_task(channel.request(ASK)) for _ in range(fits)]
+            await until(lambda: stalled.inside == STRANGERS.handlers)
+            stalled.go.set()
+            await asyncio.gather(*asked)
+            assert channel.is_open
+            stalled.go.clear()
+            asked = [asyncio.create_task(channel.request(ASK)) for _ in range(fits + 1)]
+            closed = await channel.closed()
+            assert (closed.code, closed.by_peer) == (CloseCode.NOT_ALLOWED, True)
+            stalled.go.set()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    @pytest.mark.req("E5")
+    @pytest.mark.parametrize(("reason", "sent_away"), [("nonce", True), ("busy", False)])
+    async def test_a_stranger_that_is_refused_again_and_again_is_sent_away(
+        self, reason: str, sent_away: bool
+    ) -> None:
+        def refuse(_channel: Channel, _message: Message) -> Message:
+            return Refused(reason=reason)
+
+        most = STRANGERS.refusals
+        assert most is not None
+        with logged() as lines:
+            async with listening(handler=refuse) as site:
+                channel = await connect(site, link_class=LinkClass.ENROLMENT)
+                for _ in range(most):
+                    assert isinstance(await channel.request(ASK), Refused)
+                if sent_away:
+                    assert (await channel.closed()).code is CloseCode.NOT_ALLOWED
+                else:
+                    assert isinstance(await channel.request(Ping(id=1)), Pong)
+                other = await site.first()
+                channel.close()
+        ends = [line for line in lines if line["event"] == "link.closed" and line["level"] != "info"]
+        mine = [line for line in ends if line.get("link") == other.id]
+        assert [line["reason"] for line in mine] == (["refused 8 times"] if sent_away else [])
+
     async def test_a_request_waits_for_room_within_its_own_timeout(self) -> None:
         limits = Limits(send_high_water=64 * 1024)
         async with listening() as site:
@@ -490,6 +572,31 @@ class TestEndings:
             (await site.first()).close()
             await until(lambda: site.listener.connections == 0)
             channel.abort()
+
+    async def test_a_peer_that_ends_and_reads_nothing_is_dropped_after_the_linger(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agents.runtime.wire.LINGER", 0.02)
+
+        def handler(_channel: Channel, _message: Message) -> Message:
+            return LedgerEntries(slot=SLOT, first=1, entries=[bytes(16_000)] * 4)
+
+        async with listening(handler=handler) as site:
+            channel = await connect(site)
+            other = await site.first()
+            channel._wire.pause()
+            asked: list[asyncio.Task[Message]] = []
+            while not other._wire.write_blocked:  # one by one, for the server must read the end
+                asked.append(asyncio.create_task(channel.request(ASK)))
+                await asyncio.sleep(0)
+            assert other._wire._reading
+            socket = channel._wire._transport
+            assert socket is not None
+            socket.write_eof()  # and keeps the connection, with all that it has not read
+            await other.gone()
+            assert site.listener.connections == 0
+            channel.abort()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def test_opened_and_closed_are_one_line_each(self) -> None:
         with logged() as lines:
