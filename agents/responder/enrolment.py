@@ -17,7 +17,7 @@ key, so a stolen certificate cannot prolong itself.
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -134,6 +134,8 @@ class Enrolment:
             deployment=deployment, record=record, clock=clock, log=log, random=random
         )
         self._nonces = Nonces(clock, random=random)
+        self._inside = 0
+        """Requests that are at work, or wait for their turn."""
         self._at_work = 0
         self._busy = 0.0
         self._served = 0
@@ -145,16 +147,37 @@ class Enrolment:
             return ASSUMED_CAPACITY
         return self._served / max(self._busy, 1e-3)
 
-    def nonce(self, message: NonceGet) -> Nonce | Refused:
-        """A nonce for one request."""
+    def nonce(self, message: NonceGet, holder: str) -> Nonce | Refused:
+        """A nonce for one request, for who asks on the link of this number."""
         if message.kind not in self._kinds:
             return Refused(reason="kind", text=f"no {message.kind!r} is signed here")
-        return Nonce(nonce=self._nonces.give(message.spki, message.kind))
+        return Nonce(nonce=self._nonces.give(message.spki, message.kind, holder))
 
-    async def enrol(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
-        """Sign a request, or say why not."""
-        if self._at_work >= self._most:
+    async def enrol(
+        self,
+        message: Enrol,
+        binding: Binding,
+        turn: Callable[[], Awaitable[None]] | None = None,
+    ) -> Issued | Pending | Refused:
+        """Sign a request, or say why not.
+
+        Args:
+            message: The request.
+            binding: What it has to be signed for.
+            turn: Waited for first, if there is one. Those who wait are bounded too: else the
+                requests of many strangers would hold up all that stands in the same line.
+        """
+        if self._inside >= self._most:
             return Refused(reason="busy", text="too many requests", retry_after=RETRY_AFTER)
+        self._inside += 1
+        try:
+            if turn is not None:
+                await turn()
+            return await self._work(message, binding)
+        finally:
+            self._inside -= 1
+
+    async def _work(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
         self._at_work += 1
         started = self._clock.monotonic()
         try:

@@ -77,9 +77,9 @@ class Service:
             case Ping():
                 return pong(channel, message)
             case NonceGet():
-                return self._enrolment.nonce(message)
+                return self._enrolment.nonce(message, channel.id)
             case Enrol():
-                return self._enrol(channel, message)
+                return self._enrolment.enrol(message, self._binding(channel), self._turns.wait)
             case Register():
                 return self._register(channel, message)
             case Ack():
@@ -88,10 +88,6 @@ class Service:
                 return Refused(reason="unknown", text=f"{type(message).__name__} is not for us")
 
     # What takes signatures or the registry stands in line: see `agents.runtime.turns`.
-
-    async def _enrol(self, channel: Channel, message: Enrol) -> Message:
-        await self._turns.wait()
-        return await self._enrolment.enrol(message, self._binding(channel))
 
     async def _register(self, channel: Channel, message: Register) -> Message:
         await self._turns.wait()

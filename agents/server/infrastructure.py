@@ -151,7 +151,7 @@ class Infrastructure:
             case LedgerGet():
                 return answer_ledger_get(self._member.trust, inner)
             case NonceGet():
-                return self._enrolment.nonce(inner)
+                return self._enrolment.nonce(inner, f"{hub.id}/{envelope.zone.hex()}")
             case Enrol():
                 return await self._enrolment.enrol(inner, self._binding(hub, envelope))
             case Ack():

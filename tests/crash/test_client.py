@@ -65,7 +65,7 @@ class Line:
         server = self._server
         match message:
             case NonceGet():
-                return server.enrolment.nonce(message)
+                return server.enrolment.nonce(message, "a link")
             case Enrol():
                 binding = Binding(frozenset({shown(server)}), EXPORTER, None, "127.0.1.11")
                 return await server.enrolment.enrol(message, binding)

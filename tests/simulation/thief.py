@@ -295,7 +295,7 @@ class Thief:
                 self.fooled.add(channel.remote[0])
                 return Done()
             case NonceGet() if self._enrolment is not None:
-                return self._enrolment.nonce(message)
+                return self._enrolment.nonce(message, channel.id)
             case Enrol() if self._enrolment is not None:
                 return await self._enrolment.enrol(message, self._binding(channel, message))
             case _:

@@ -114,7 +114,7 @@ async def ask(
     host: str = "host",
 ) -> Issued | Pending | Refused:
     """Ask honestly for a certificate, over an enrolment link."""
-    nonce = given(service.nonce(NonceGet(kind=kind.value, spki=component.spki)))
+    nonce = given(service.nonce(NonceGet(kind=kind.value, spki=component.spki), "a link"))
     message = component.request(kind, nonce, deployment=deployment, issuer=issuer, host=host)
     return await service.enrol(message, Binding(frozenset({issuer}), EXPORTER, None, "127.0.1.11"))
 

@@ -88,7 +88,7 @@ class Bench:
         """The TLS key that the responder shows."""
 
     def nonce(self, component: Component, kind: Kind = Kind.CLIENT_TLS) -> bytes:
-        return given(self.service.nonce(NonceGet(kind=kind.value, spki=component.spki)))
+        return given(self.service.nonce(NonceGet(kind=kind.value, spki=component.spki), "a link"))
 
     def request(self, component: Component, kind: Kind = Kind.CLIENT_TLS) -> Enrol:
         return component.request(
@@ -339,7 +339,7 @@ async def test_a_link_gets_its_own_roles_kinds_only(bench: Bench, role: Role, ki
 @pytest.mark.parametrize("kind", ["root", "server-tls", "client-ca", "message-signing", "", "?"])
 async def test_a_kind_that_is_not_signed_here_is_refused(bench: Bench, kind: str) -> None:
     component = Component()
-    answer = bench.service.nonce(NonceGet(kind=kind, spki=component.spki))
+    answer = bench.service.nonce(NonceGet(kind=kind, spki=component.spki), "a link")
     assert isinstance(answer, Refused)
     assert answer.reason == "kind"
     message = msgspec.structs.replace(bench.request(component), kind=kind)
@@ -460,6 +460,28 @@ async def test_surplus_requests_are_told_when_to_retry_and_the_others_are_served
     assert isinstance(await bench.enrol(late), Issued)
 
 
+@pytest.mark.req("E6")
+async def test_requests_that_wait_for_their_turn_are_bounded_as_well(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.service, "_most", 3)
+    turn = asyncio.Event()
+
+    async def wait() -> None:
+        await turn.wait()
+
+    async def ask() -> Issued | Pending | Refused:
+        return await bench.service.enrol(bench.request(Component()), bench.binding(), wait)
+
+    asked = [asyncio.create_task(ask()) for _ in range(3)]
+    await settle()
+    refused(await ask(), "busy")
+    assert not bench.record.records
+    turn.set()
+    assert all(isinstance(answer, Issued) for answer in await asyncio.gather(*asked))
+    assert isinstance(await ask(), Issued)
+
+
 async def test_a_request_that_fails_gives_its_room_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,7 +538,7 @@ async def test_a_refusal_is_one_line_that_says_whose_and_why(
 async def test_a_refusal_of_something_that_is_no_key_is_logged_too(
     bench: Bench, lines: list[dict[str, object]]
 ) -> None:
-    nonce = bench.service.nonce(NonceGet(kind="client-tls", spki=b"no key"))
+    nonce = bench.service.nonce(NonceGet(kind="client-tls", spki=b"no key"), "a link")
     assert isinstance(nonce, Nonce)
     message = msgspec.structs.replace(bench.request(Component()), spki=b"no key", nonce=nonce.nonce)
     refused(await bench.enrol(message), "request")

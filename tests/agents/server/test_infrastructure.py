@@ -177,7 +177,7 @@ async def test_an_envelope_gets_no_certificate_but_a_zone_servers(
         await relay(server, hub, NonceGet(kind=kind.value, spki=stranger.spki), zone=zone), "kind"
     )
     # A nonce from the door for clients and hubs is of no use either.
-    nonce = server.enrolment.nonce(NonceGet(kind=kind.value, spki=stranger.spki))
+    nonce = server.enrolment.nonce(NonceGet(kind=kind.value, spki=stranger.spki), "a link")
     message = stranger.request(
         kind,
         nonce.nonce if isinstance(nonce, Nonce) else bytes(32),
