@@ -57,22 +57,17 @@ class Calls(Protocol):
         """
         ...
 
-    def put(self, connection: SSL.Connection, data: Ciphertext) -> None:
-        """Give OpenSSL ciphertext of the peer."""
-        ...
-
     def take(self, connection: SSL.Connection) -> bytes:
         """Take all ciphertext that there is for the peer."""
-        ...
-
-    def read(self, connection: SSL.Connection, size: int) -> tuple[Plaintext, SSL.Error | None]:
-        """Decrypt up to `size` bytes, and say what ended it before that."""
         ...
 
     def decrypt(
         self, connection: SSL.Connection, data: Ciphertext, size: int
     ) -> tuple[Plaintext, SSL.Error | None]:
-        """Put ciphertext, and read the `size` bytes that whole records hold now."""
+        """Give ciphertext of the peer; return `size` bytes of plaintext.
+
+        If they are fewer, the second value says what ended them.
+        """
         ...
 
     def encrypt(self, connection: SSL.Connection, data: bytes) -> bytes:
@@ -114,11 +109,6 @@ class Public:
             return False
         return True
 
-    def put(self, connection: SSL.Connection, data: Ciphertext) -> None:
-        """See `Calls`."""
-        if data:
-            connection.bio_write(data)
-
     def take(self, connection: SSL.Connection) -> bytes:
         """See `Calls`."""
         pieces: list[bytes] = []
@@ -128,23 +118,21 @@ class Public:
         except SSL.WantReadError:
             return b"".join(pieces)
 
-    def read(self, connection: SSL.Connection, size: int) -> tuple[Plaintext, SSL.Error | None]:
-        """See `Calls`."""
-        pieces: list[bytes] = []
-        try:
-            while size > 0:
-                pieces.append(connection.recv(min(size, MAX_PLAINTEXT)))
-                size -= len(pieces[-1])
-        except SSL.Error as exc:
-            return b"".join(pieces), exc
-        return b"".join(pieces), None
-
     def decrypt(
         self, connection: SSL.Connection, data: Ciphertext, size: int
     ) -> tuple[Plaintext, SSL.Error | None]:
         """See `Calls`."""
-        self.put(connection, data)
-        return self.read(connection, size)
+        pieces: list[bytes] = []
+        error: SSL.Error | None = None
+        if data:
+            connection.bio_write(data)
+        try:
+            while size > 0:  # a call returns at most one record
+                pieces.append(connection.recv(min(size, MAX_PLAINTEXT)))
+                size -= len(pieces[-1])
+        except SSL.Error as exc:
+            error = exc
+        return b"".join(pieces), error
 
     def encrypt(self, connection: SSL.Connection, data: bytes) -> bytes:
         """See `Calls`."""
@@ -179,29 +167,30 @@ class Direct:
             connection._raise_ssl_error(connection._ssl, done)
         return False
 
-    def put(self, connection: Any, data: Ciphertext) -> None:  # noqa: ANN401
+    def take(self, connection: Any) -> bytes:  # noqa: ANN401
         """See `Calls`."""
-        size = len(data)
-        if size <= _SMALL:
-            done = lib.BIO_write(connection._into_ssl, bytes(data), size)
+        room = _borrow()
+        done = lib.BIO_read(connection._from_ssl, room, _RECORD)
+        data: bytes = ffi.unpack(room, done) if done > 0 else b""
+        _rooms.append(room)
+        # A record, or a flight of the handshake, nearly always.
+        return data if done < _RECORD else data + self.take(connection)
+
+    def decrypt(
+        self,
+        connection: Any,  # noqa: ANN401
+        data: Ciphertext,
+        size: int,
+    ) -> tuple[Plaintext, SSL.Error | None]:
+        """See `Calls`."""
+        given = len(data)
+        if given <= _SMALL:
+            done = lib.BIO_write(connection._into_ssl, bytes(data), given)
         else:
             with ffi.from_buffer(data) as lent:
-                done = lib.BIO_write(connection._into_ssl, lent, size)
-        if done != size:
-            raise MemoryError(f"OpenSSL took {done} of {size} bytes")
-
-    def take(self, connection: Any, expected: int = 0) -> bytes:  # noqa: ANN401
-        """See `Calls`; `expected` is how much there is, where that is known."""
-        size = max(expected + 1, _RECORD)
-        room = _borrow() if size == _RECORD else _room("char[]", size)
-        done = lib.BIO_read(connection._from_ssl, room, size)
-        data: bytes = ffi.unpack(room, done) if done > 0 else b""
-        if size == _RECORD:
-            _rooms.append(room)
-        return data if done < size else data + self.take(connection)
-
-    def read(self, connection: Any, size: int) -> tuple[Plaintext, SSL.Error | None]:  # noqa: ANN401
-        """See `Calls`."""
+                done = lib.BIO_write(connection._into_ssl, lent, given)
+        if done != given:
+            raise MemoryError(f"OpenSSL took {done} of {given} bytes")
         if not size:
             return b"", None
         room = _borrow() if size <= MAX_PLAINTEXT else _room("char[]", size)
@@ -214,19 +203,9 @@ class Direct:
             filled += done
         if size > MAX_PLAINTEXT:
             return memoryview(ffi.buffer(room, filled)), error
-        data: bytes = ffi.unpack(room, filled)
+        plaintext: bytes = ffi.unpack(room, filled)
         _rooms.append(room)
-        return data, error
-
-    def decrypt(
-        self,
-        connection: Any,  # noqa: ANN401
-        data: Ciphertext,
-        size: int,
-    ) -> tuple[Plaintext, SSL.Error | None]:
-        """See `Calls`."""
-        self.put(connection, data)
-        return self.read(connection, size)
+        return plaintext, error
 
     def encrypt(self, connection: Any, data: bytes) -> bytes:  # noqa: ANN401
         """See `Calls`."""
@@ -234,7 +213,14 @@ class Direct:
         done = lib.SSL_write(connection._ssl, data, size)
         if done <= 0:
             connection._raise_ssl_error(connection._ssl, done)
-        return self.take(connection, size + -(-size // MAX_PLAINTEXT) * _SEALED)
+        if size <= MAX_PLAINTEXT:
+            return self.take(connection)
+        expected = size + -(-size // MAX_PLAINTEXT) * _SEALED
+        room = _room("char[]", expected)
+        done = lib.BIO_read(connection._from_ssl, room, expected)
+        sealed: bytes = ffi.unpack(room, done)
+        rest = self.take(connection)
+        return sealed + rest if rest else sealed
 
     def shed(self, connection: Any) -> bool:  # noqa: ANN401
         """See `Calls`."""
@@ -318,7 +304,7 @@ def _fits(connection: Any, direct: Direct) -> bool:  # noqa: ANN401
     if not all(there) or direct.verified(connection, {}):
         return False
     # What is put arrives, and is not shed.
-    direct.put(connection, b"no TLS")
+    direct.decrypt(connection, b"no TLS", 0)
     heard = _room("char[]", 9)
     if direct.shed(connection) or lib.BIO_read(connection._into_ssl, heard, 9) != len(b"no TLS"):
         return False
@@ -334,7 +320,7 @@ def _fits(connection: Any, direct: Direct) -> bool:  # noqa: ANN401
     if direct.shake(connection) or not direct.take(connection).startswith(b"\x16\x03"):
         return False
     direct.shed(connection)
-    direct.put(connection, _REFUSED)
+    direct.decrypt(connection, _REFUSED, 0)
     try:
         direct.shake(connection)
     except SSL.WantReadError:

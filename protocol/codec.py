@@ -22,6 +22,10 @@ __all__ = ["decode", "encode", "encode_body"]
 _READERS: Final[Mapping[FrameType, msgspec.msgpack.Decoder[Message]]] = {
     m.FRAME: msgspec.msgpack.Decoder(m) for m in MESSAGES
 }
+_SENT: Final[Mapping[type[Message], tuple[msgspec.msgpack.Decoder[Message], int]]] = {
+    m: (_READERS[m.FRAME], FRAME_LIMITS[m.FRAME]) for m in MESSAGES
+}
+"""What checks a body that we have written, and how large it may be."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -32,18 +36,17 @@ def encode_body(message: Message) -> bytes:
         LocalProtocolError: A field breaks its own type or limit, which the peer would
             answer by closing the link.
     """
-    kind = type(message)
+    reader, limit = _SENT[type(message)]
     try:
         body = _encode(message)
         # What was built in this program is checked by reading it back: one pass, where
         # to convert it field by field and then encode it takes three.
-        _READERS[kind.FRAME].decode(body)
+        reader.decode(body)
     except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError) as exc:
-        raise LocalProtocolError(f"{kind.FRAME.name} cannot be sent: {exc}") from exc
-    limit = FRAME_LIMITS[kind.FRAME]
+        raise LocalProtocolError(f"{message.FRAME.name} cannot be sent: {exc}") from exc
     if len(body) > limit:
         raise LocalProtocolError(
-            f"{kind.FRAME.name} of {len(body)} bytes exceeds limit of {limit} bytes"
+            f"{message.FRAME.name} of {len(body)} bytes exceeds limit of {limit} bytes"
         )
     return body
 

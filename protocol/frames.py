@@ -122,13 +122,6 @@ class FrameDecoder:
         self._start = 0
         return self._buffer
 
-    def _wait(self) -> None:
-        """Keep nothing that was lent; an idle link keeps nothing at all."""
-        if self._start < len(self._buffer):
-            self._kept()
-        else:
-            self._buffer, self._start = b"", 0
-
     def next_frame(self) -> Frame | None:
         """Return the next whole frame, or `None` until more bytes are fed.
 
@@ -140,7 +133,10 @@ class FrameDecoder:
         buffer, start = self._buffer, self._start
         body = start + HEADER
         if len(buffer) < body:
-            self._wait()
+            if start < len(buffer):
+                self._kept()
+            else:
+                self._buffer, self._start = b"", 0  # an idle link keeps nothing
             return None
         size, number = _HEADER.unpack_from(buffer, start)
         limit = self._limits.get(number)
@@ -151,7 +147,7 @@ class FrameDecoder:
             raise FrameTooLargeError(NAMES[number], size, limit)
         end = body + size
         if len(buffer) < end:
-            self._wait()
+            self._kept()
             return None
         self._start = end
         if isinstance(buffer, bytes):

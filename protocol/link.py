@@ -85,7 +85,7 @@ class Opened:
     """The peer's verified chain; empty where there is none."""
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):
     """The peer said something that it may say. One a frame, so of the cheapest kind."""
 
     message: Message
@@ -140,15 +140,15 @@ class Link:
         "_handshake_bytes",
         "_idle_timeout",
         "_limits",
-        "_link_class",
         "_local_role",
-        "_peer",
         "_queue",
         "_sendable",
         "_server_side",
-        "_state",
         "_tls",
         "_verify",
+        "link_class",
+        "peer",
+        "state",
     )
 
     def __init__(
@@ -176,33 +176,21 @@ class Link:
         self._server_side = server_side
         self._local_role = local_role
         self._verify = verify
-        self._link_class = link_class
+        self.link_class = link_class
+        """The class; on the server side `None` before `Opened`. To be read, as the next two."""
         self._limits = limits or _LIMITS
         self._deadline = handshake_deadline
         self._idle_timeout = idle_timeout
-        self._state = State.HANDSHAKE
-        self._peer: Peer | None = None
+        self.state = State.HANDSHAKE
+        """What is true of the link now."""
+        self.peer: Peer | None = None
+        """What `verify` returned, if it was asked."""
         self._chain: tuple[bytes, ...] = ()
         self._handshake_bytes = 0
         self._sendable: frozenset[type[Message]] = frozenset()
         self._decoder = FrameDecoder(self._accept(_BEFORE_HELLO), "a link before HELLO")
         self._queue: list[bytes] = []
         self._buffered = 0
-
-    @property
-    def state(self) -> State:
-        """What is true of the link now."""
-        return self._state
-
-    @property
-    def link_class(self) -> LinkClass | None:
-        """The class; on the server side `None` before `Opened`."""
-        return self._link_class
-
-    @property
-    def peer(self) -> Peer | None:
-        """What `verify` returned, if it was asked."""
-        return self._peer
 
     @property
     def bytes_buffered(self) -> int:
@@ -214,10 +202,10 @@ class Link:
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """Take bytes from the peer."""
         events: list[Event] = []
-        if self._state is _CLOSED:
+        if self.state is _CLOSED:
             return events
         plaintext = self._tls.receive(data)
-        if self._state is _HANDSHAKE:
+        if self.state is _HANDSHAKE:
             self._follow_handshake(len(data), now, events)
         if plaintext:
             self._take(plaintext, now, events)
@@ -233,7 +221,7 @@ class Link:
         where = {
             State.HANDSHAKE: "connection lost during the TLS handshake",
             State.HELLO: "connection lost before HELLO",
-        }.get(self._state, "connection lost without a CLOSE frame")
+        }.get(self.state, "connection lost without a CLOSE frame")
         self._end(Closed(CloseCode.LOST, where, by_peer=True), events)
         return events
 
@@ -243,15 +231,15 @@ class Link:
         due = self.next_timeout()
         if due is None or now < due:
             return events
-        if self._state is _OPEN:
+        if self.state is _OPEN:
             text = f"no frame for {self._idle_timeout:g} s"
             return self.close(CloseCode.IDLE_TIMEOUT, text, now=now)
-        what = "HELLO" if self._state is State.HELLO else "TLS handshake"
+        what = "HELLO" if self.state is State.HELLO else "TLS handshake"
         return self.close(CloseCode.HANDSHAKE_TIMEOUT, f"{what} not done in time", now=now)
 
     def next_timeout(self) -> float | None:
         """Return when to call `handle_timeout`; `None` after the end."""
-        return None if self._state is _CLOSED else self._deadline
+        return None if self.state is _CLOSED else self._deadline
 
     # --- Input from the application
 
@@ -263,11 +251,11 @@ class Link:
             LocalProtocolError: The link is not open, we may not say this to this peer,
                 or a field breaks its limit.
         """
-        if self._state is _CLOSED:
+        if self.state is _CLOSED:
             raise LinkClosedError("the link has ended")
-        if self._state is not _OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError("the link is not open yet")
-        if type(message) not in self._sendable or isinstance(message, Close):
+        if type(message) not in self._sendable or type(message) is Close:
             raise LocalProtocolError(f"{message.FRAME.name} may not be sent on this link")
         self._put(message)
 
@@ -326,12 +314,12 @@ class Link:
 
     def _secured(self, now: float, events: list[Event]) -> None:
         """Decide what the handshake has proven."""
-        if self._link_class is LinkClass.DISCOVERY:
+        if self.link_class is LinkClass.DISCOVERY:
             self._admit(LinkClass.DISCOVERY, None, now, events)
             return
         self._chain = self._tls.verified_chain()
         if self._server_side and not self._chain:
-            self._state = advance(self._state, Trigger.STRANGER)
+            self.state = advance(self.state, Trigger.STRANGER)
             return
         try:
             if not self._chain:
@@ -340,7 +328,7 @@ class Link:
         except Refusal as exc:
             self._refuse(exc, events)
         else:
-            self._admit(self._link_class or LinkClass.MEMBER, peer, now, events)
+            self._admit(self.link_class or LinkClass.MEMBER, peer, now, events)
 
     def _admit(
         self, link_class: LinkClass, peer: Peer | None, now: float, events: list[Event]
@@ -353,9 +341,9 @@ class Link:
             code = CloseCode.NOT_ALLOWED if peer is None else CloseCode.WRONG_ROLE
             self._refuse(Refusal(code, text), events)
             return
-        self._state = advance(self._state, Trigger.ADMITTED)
-        self._link_class = link_class
-        self._peer = peer
+        self.state = advance(self.state, Trigger.ADMITTED)
+        self.link_class = link_class
+        self.peer = peer
         self._sendable = sendable
         where = f"the {link_class} link from {remote} to {local}"
         self._decoder.expect(self._accept(allowed(link_class, remote, local)), where)
@@ -382,22 +370,22 @@ class Link:
 
     def _take(self, plaintext: bytes | memoryview, now: float, events: list[Event]) -> None:
         """Cut frames out of plaintext until it is used up or the link has ended."""
-        if self._state is _CLOSED:
+        if self.state is _CLOSED:
             return
         self._decoder.feed(plaintext)
         try:
             while (frame := self._decoder.next_frame()) is not None:
                 self._take_frame(frame, now, events)
-                if self._state is _CLOSED:
+                if self.state is _CLOSED:
                     return
         except RemoteProtocolError as exc:
             self._fail(exc, events)
 
     def _take_frame(self, frame: Frame, now: float, events: list[Event]) -> None:
         message = decode(frame.type, frame.body)
-        if isinstance(message, Close):
+        if type(message) is Close:
             self._end(_closed_by(message), events)
-        elif isinstance(message, Hello):
+        elif type(message) is Hello:
             self._hello(message, now, events)
         else:
             self._deadline = now + self._idle_timeout
@@ -436,7 +424,7 @@ class Link:
 
     def _say_close(self, closed: Closed, text: str) -> None:
         """Queue a CLOSE frame, where there is a TLS connection that can carry it."""
-        if self._state is _CLOSED or not self._tls.writable:
+        if self.state is _CLOSED or not self._tls.writable:
             return
         text = text[:MAX_TEXT].encode(errors="replace").decode()
         self._put(
@@ -445,9 +433,9 @@ class Link:
 
     def _end(self, closed: Closed, events: list[Event]) -> None:
         """The one ending: every way out passes here, and only the first counts."""
-        if self._state is _CLOSED:
+        if self.state is _CLOSED:
             return
-        self._state = advance(self._state, Trigger.ENDED)
+        self.state = advance(self.state, Trigger.ENDED)
         shown = self._chain or self._tls.shown_chain()
         if not self._tls.writable:
             self._queue.clear()

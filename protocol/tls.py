@@ -273,7 +273,7 @@ class TLS:
             # Whole records before the offence count: they could have come alone.
             broken = exc
         if not self.handshake_done:
-            CALLS.put(self._connection, data)
+            CALLS.decrypt(self._connection, data, 0)
             data = b""
             self._handshake()
         plaintext: bytes | memoryview = b""
@@ -302,7 +302,7 @@ class TLS:
         Raises:
             LocalProtocolError: The handshake is not done, or the connection has failed.
         """
-        if not self.writable:
+        if not self.handshake_done or self.failure is not None:
             raise LocalProtocolError("cannot write: the TLS handshake is not done")
         if not plaintext:
             return
@@ -387,7 +387,7 @@ class TLS:
         pieces = [plaintext]
         error: SSL.Error | None = None
         while error is None:
-            piece, error = CALLS.read(self._connection, MAX_PLAINTEXT)
+            piece, error = CALLS.decrypt(self._connection, b"", MAX_PLAINTEXT)
             pieces.append(piece)
         self._stop(error, 0)
         self._drain()

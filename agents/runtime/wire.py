@@ -185,7 +185,9 @@ class Wire(asyncio.BufferedProtocol):
         Raises:
             LocalProtocolError: This link may not carry it.
         """
-        self.link.send(message)
+        if self._made is None:
+            raise RuntimeError("not connected")
+        self._made.send(message)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled)
@@ -252,25 +254,23 @@ class Wire(asyncio.BufferedProtocol):
             if self._discarded > LINGER_BYTES:
                 self.abort()
             return
-        if self.link.state is _HANDSHAKE:
-            self._handshake(bytes(self._scratch[:nbytes]))
+        link = self.link
+        if link.state is _HANDSHAKE:
+            self._handshake(link, bytes(self._scratch[:nbytes]))
         else:
             # No copy: OpenSSL takes one.
-            self._take(self._scratch[:nbytes])
+            self._after(link.receive_data(self._scratch[:nbytes], self._clock.monotonic()))
 
-    def _handshake(self, data: bytes) -> None:
+    def _handshake(self, link: Link, data: bytes) -> None:
         """Take a step of the handshake when it is its turn, and read no further until then."""
 
         def step() -> None:
             self.resume()
             if not self._ended:
-                self._take(data)
+                self._after(link.receive_data(data, self._clock.monotonic()))
 
         if not self._turns.run(step):
             self.pause()
-
-    def _take(self, data: bytes | memoryview) -> None:
-        self._after(self.link.receive_data(data, self._clock.monotonic()))
 
     def eof_received(self) -> bool:
         """The peer has ended; there is no half-close over TLS, so have we."""
@@ -313,17 +313,18 @@ class Wire(asyncio.BufferedProtocol):
             scheduled, self._flush_scheduled = self._flush_scheduled, True
             try:
                 for event in events:
-                    self._deliver(event)
+                    if isinstance(event, Received):  # nearly all are
+                        self.owner.link_received(event.message)
+                    else:
+                        self._deliver(event)
             finally:
                 self._flush_scheduled = scheduled
         self._flush()
         if self._timer is None and not self._ended:
             self._arm()
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, event: Opened | Closed) -> None:
         match event:
-            case Received(message=message):
-                self.owner.link_received(message)
             case Opened():
                 self.owner.link_opened(event)
                 self._arm()  # its deadline is another one
@@ -341,10 +342,10 @@ class Wire(asyncio.BufferedProtocol):
         self._flush()
 
     def _flush(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
+        transport, link = self._transport, self._made
+        if transport is None or link is None or transport.is_closing():
             return
-        data = self.link.data_to_send()
+        data = link.data_to_send()
         if data:
             transport.write(data)
         if self._ended and not self._lingering:

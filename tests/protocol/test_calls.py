@@ -10,7 +10,7 @@ from OpenSSL._util import lib
 
 import protocol.calls
 import protocol.tls
-from protocol.calls import CALLS, Calls, Direct, Public
+from protocol.calls import CALLS, Calls, Ciphertext, Direct, Plaintext, Public
 from protocol.tls import TLS, Credentials, client_context, server_context
 from tests.protocol.pairs import contexts, credentials, root
 from tests.support.certs import Authority
@@ -58,10 +58,10 @@ def test_bytes_arrive_as_they_were(calls: Calls, size: int, lent: Callable[[byte
 
 def test_nothing_to_read_and_nothing_to_take_are_said_in_the_same_way(calls: Calls) -> None:
     connection = joined()[1]._connection
-    data, error = calls.read(connection, 100)
+    data, error = calls.decrypt(connection, b"", 100)
     assert data == b""
     assert isinstance(error, SSL.WantReadError)
-    assert calls.read(connection, 0) == (b"", None)
+    assert calls.decrypt(connection, b"", 0) == (b"", None)
     assert calls.take(connection) == b""
 
 
@@ -90,10 +90,10 @@ def test_a_handshake_goes_on_until_it_is_done(calls: Calls) -> None:
     server = TLS(contexts("server", server_side=True), server_side=True)
     assert not calls.shake(client)
     server.receive(calls.take(client))
-    calls.put(client, server.data_to_send())
+    calls.decrypt(client, server.data_to_send(), 0)
     assert not calls.shake(client)
     server.receive(calls.take(client))
-    calls.put(client, server.data_to_send())
+    calls.decrypt(client, server.data_to_send(), 0)
     assert calls.shake(client)
     assert calls.shake(client), "and stays so"
 
@@ -102,7 +102,7 @@ def test_a_handshake_that_fails_says_why(calls: Calls) -> None:
     client = SSL.Connection(contexts("client", server_side=False), None)
     client.set_connect_state()
     assert not calls.shake(client)
-    calls.put(client, b"\x15\x03\x03\x00\x02\x02\x28")
+    calls.decrypt(client, b"\x15\x03\x03\x00\x02\x02\x28", 0)
     with pytest.raises(SSL.Error, match="handshake failure") as failed:
         calls.shake(client)
     assert type(failed.value) is SSL.Error
@@ -126,7 +126,7 @@ def test_a_record_is_cut_as_it_is_asked_for(calls: Calls) -> None:
     client, server = joined()
     client.write(b"0123456789")
     assert calls.decrypt(server._connection, client.data_to_send(), 4) == (b"0123", None)
-    assert calls.read(server._connection, 6) == (b"456789", None)
+    assert calls.decrypt(server._connection, b"", 6) == (b"456789", None)
 
 
 @pytest.mark.parametrize("behind", [0, 1, 5, 6, 28, 29, 30, 33])
@@ -152,7 +152,7 @@ def test_the_room_of_a_flight_is_given_back_once_nothing_is_in_it(calls: Calls) 
     ends[0].send(b"on its way")
     assert calls.shed(ends[0]) is isinstance(calls, Public)
     flight = calls.take(ends[0])
-    calls.put(ends[1], flight[:-1])
+    calls.decrypt(ends[1], flight[:-1], 0)
     assert calls.shed(ends[1]) is isinstance(calls, Public)
     assert calls.decrypt(ends[1], flight[-1:], 10) == (b"on its way", None)
     before = [bio for end in ends for bio in (end._into_ssl, end._from_ssl)]
@@ -280,8 +280,10 @@ def test_without_what_is_reached_for_the_public_ones_are_used(
 
 def test_calls_that_give_other_bytes_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(Direct):
-        def put(self, connection: object, data: bytes | bytearray | memoryview) -> None:
-            super().put(connection, bytes(data)[1:])
+        def decrypt(
+            self, connection: object, data: Ciphertext, size: int
+        ) -> tuple[Plaintext, SSL.Error | None]:
+            return super().decrypt(connection, bytes(data)[1:], size)
 
     monkeypatch.setattr(protocol.calls, "Direct", Other)
     assert isinstance(protocol.calls._chosen(), Public)
