@@ -12,7 +12,8 @@
    loop that knows of more to come has it handed over later (`gather`).
 3. Each write has a savepoint. One that raises is rolled back alone and hears of its own
    exception; the others of its group do not notice.
-4. If the commit itself fails, every write of the group fails: none of it is on disk.
+4. If the commit itself fails, or there is no connection for it, every write of the group fails:
+   none of it is on disk. The next group has a new connection.
 5. A cancelled caller does not take its write back. It must treat it as possibly done.
 6. What is `put` through one function goes through it together, in one savepoint: a fleet
    that enrols costs a few statements a group and not a few a client. If that raises, it is
@@ -24,6 +25,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -141,23 +143,19 @@ class Writer:
         self._engine.dispose()
 
     def _run(self) -> None:
-        more = True
-        while more:
-            with self._engine.connect() as connection:
-                more = self._serve(connection)
-
-    def _serve(self, connection: Connection) -> bool:
-        """Commit groups until the end, or until one fails; True if there is more to do.
-
-        A commit that failed can leave its transaction open. Whoever takes the connection back
-        rolls back what is left on it.
-        """
+        connection: Connection | None = None
         while group := self._next_group():
-            committed = self._commit(connection, group)
+            try:
+                connection = connection or self._engine.connect()
+                self._commit(connection, group)
+            except BaseException as exc:  # the thread must outlive whatever a database raises
+                for job in group:
+                    job.error = self._foreign(exc)
+                _give_up(connection)
+                connection = None
             self._deliver(group)
-            if not committed:
-                return True
-        return False
+        if connection is not None:
+            connection.close()
 
     def _next_group(self) -> list[_Job]:
         """Wait for one write, and take what waits with it; empty at the end."""
@@ -175,16 +173,10 @@ class Writer:
             self._queue.put(None)  # the end is seen again, after this group
         return group
 
-    def _commit(self, connection: Connection, group: list[_Job]) -> bool:
-        try:
-            with connection.begin():
-                for jobs in _in_batches(group):
-                    self._attempt(connection, jobs)
-        except BaseException as exc:  # the thread must outlive whatever a database raises
-            for job in group:
-                job.error = self._foreign(exc)
-            return False
-        return True
+    def _commit(self, connection: Connection, group: list[_Job]) -> None:
+        with connection.begin():
+            for jobs in _in_batches(group):
+                self._attempt(connection, jobs)
 
     def _attempt(self, connection: Connection, jobs: Sequence[_Job]) -> None:
         """Do what goes together, in a savepoint; if it fails, each alone."""
@@ -222,6 +214,15 @@ class Writer:
                 loop.call_soon_threadsafe(_settle, answered)
             except RuntimeError:
                 continue  # that loop is closed: nobody waits there any more
+
+
+def _give_up(connection: Connection | None) -> None:
+    """Close a connection whose commit failed: its transaction may be open still."""
+    if connection is not None:
+        with suppress(Exception):  # its pool rolls back what is left, which can fail as well
+            connection.invalidate()
+        with suppress(Exception):
+            connection.close()
 
 
 def _in_batches(group: Sequence[_Job]) -> Iterator[Sequence[_Job]]:

@@ -14,12 +14,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, RootTransaction, text
+from sqlalchemy import Connection, RootTransaction, event, text
 
 from agents.runtime.errors import DamagedError, StateError, UnavailableError
 from agents.server.store import Store
 from agents.server.store.schema import METADATA
 from agents.server.store.writer import MAX_GROUP
+
+PATIENCE = 30.0
+"""Seconds after which a write that is never answered has failed the test."""
 
 
 @pytest.fixture
@@ -299,6 +302,27 @@ async def test_a_commit_that_fails_fails_its_whole_group(store: Store, path: Pat
     assert names(path) == set()
     await store.write(put("after"))
     assert names(path) == {"after"}
+
+
+@pytest.mark.req("C8")
+async def test_a_disk_that_fails_for_a_while_costs_the_writes_of_that_while(
+    store: Store, path: Path
+) -> None:
+    """Neither the commit works, nor the rollback, nor a new connection; then all is well."""
+    broken = True
+
+    def break_down(*_: object) -> None:
+        if broken:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    for moment in ("commit", "rollback", "reset", "connect"):
+        event.listen(store._writer._engine, moment, break_down, insert=True)
+    for name in ("lost", "lost too"):
+        with pytest.raises(StateError, match="i/o error"):
+            await asyncio.wait_for(store.write(put(name)), PATIENCE)
+    broken = False
+    await asyncio.wait_for(store.write(put("kept")), PATIENCE)
+    assert names(path) == {"kept"}
 
 
 async def test_a_full_disk_is_named_and_survived(store: Store) -> None:
