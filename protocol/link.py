@@ -101,7 +101,8 @@ class Closed:
     by_peer: bool
     """Whether the peer ended it, by a CLOSE frame, an alert or the end of its stream."""
     shown_chain: tuple[bytes, ...] = ()
-    """Certificates (DER) that the peer has shown; verified only if the link was open."""
+    """Certificates (DER) that the peer has shown where the link did not open, for log lines; what
+    was verified came with `Opened`."""
     time: int | None = None
     """Clock of the side that closed, in Unix seconds, with EXPIRED and CLOCK."""
     retry_after: float | None = None
@@ -345,13 +346,15 @@ class Link:
         self.link_class = link_class
         self.peer = peer
         self._sendable = sendable
-        where = f"the {link_class} link from {remote} to {local}"
-        self._decoder.expect(self._accept(allowed(link_class, remote, local)), where)
+        self._decoder.expect(
+            self._accept(allowed(link_class, remote, local)), _where(link_class, remote, local)
+        )
         self._deadline = now + self._idle_timeout
         self._tls.forget_shown_chain()
         if not self._server_side and link_class is not LinkClass.MEMBER:
             self._put(_HELLO[link_class])
         events.append(Opened(link_class, peer, self._chain))
+        self._chain = ()  # whoever wants to keep it has it
 
     def _roles(self, link_class: LinkClass, peer: Peer | None) -> tuple[str, str]:
         """Return as whom we and the peer speak on a link of this class."""
@@ -440,7 +443,7 @@ class Link:
         if not self._tls.writable:
             self._queue.clear()
             self._buffered = 0
-        events.append(replace(closed, shown_chain=shown))
+        events.append(replace(closed, shown_chain=shown) if shown else closed)
 
 
 _LIMITS: Final = Limits()
@@ -456,6 +459,12 @@ def _limits_of(
 def _usual_limits(types: frozenset[type[Message]]) -> Mapping[int, int]:
     """The same for every link of a class between two roles, and kept once."""
     return _limits_of(FRAME_LIMITS, types)
+
+
+@lru_cache(maxsize=64)
+def _where(link_class: LinkClass, remote: str, local: str) -> str:
+    """How errors name such a link: the same text for all of them."""
+    return f"the {link_class} link from {remote} to {local}"
 
 
 _BEFORE_HELLO: Final[frozenset[type[Message]]] = frozenset({Hello, Close})

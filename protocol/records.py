@@ -61,7 +61,7 @@ class RecordScanner:
         """Bytes of application data in records that have arrived whole."""
         self.probe = False
         """Whether a record arrived that only OpenSSL can judge."""
-        self._header = bytearray()
+        self._header = b""
         self._type = 0
         self._size = 0
         self._left = 0
@@ -135,12 +135,10 @@ class RecordScanner:
     def _take_header(self, data: bytes | bytearray | memoryview, position: int) -> int:
         """Complete the header by what `data` has of it; return the bytes taken."""
         piece = data[position : position + RECORD_HEADER - len(self._header)]
-        self._header += piece
+        self._header += bytes(piece)
         if self._header[0] not in _TYPES:
             # One byte only, so that the text does not depend on how the bytes arrived.
-            raise TLSError(
-                f"no TLS but plain text or noise: begins with {bytes(self._header[:1])!r}"
-            )
+            raise TLSError(f"no TLS but plain text or noise: begins with {self._header[:1]!r}")
         if len(self._header) > 1 and self._header[1] != _MAJOR:
             raise TLSError(f"no TLS record: version {self._header[1]}")
         return len(piece)
@@ -149,7 +147,7 @@ class RecordScanner:
         """Start the record whose header is complete."""
         self._type = self._header[0]
         self._size = self._left = int.from_bytes(self._header[3:])
-        self._header.clear()
+        self._header = b""
         if self._size > _MAX_RECORD:
             raise TLSError(f"TLS record of {self._size} bytes exceeds limit of {_MAX_RECORD} bytes")
         if not self._left:

@@ -243,7 +243,7 @@ class TLS:
             context.anchors if isinstance(context, _Context) else {}
         )
         self._scanner = RecordScanner()
-        self._out: list[bytes] = []
+        self._out = b""
         self._grown = True
         """Whether OpenSSL keeps room that a large flight took."""
         self.handshake_done = False
@@ -307,7 +307,7 @@ class TLS:
         if not plaintext:
             return
         try:
-            self._out.append(CALLS.encrypt(self._connection, plaintext))
+            self._out += CALLS.encrypt(self._connection, plaintext)
         except SSL.Error as exc:
             raise LocalProtocolError(f"cannot write: {_reason(exc)}") from exc
         if len(plaintext) > _LARGE:
@@ -315,8 +315,7 @@ class TLS:
 
     def data_to_send(self) -> bytes:
         """Return the ciphertext to write to the peer now, once."""
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
+        data, self._out = self._out, b""
         return data
 
     def verified_chain(self) -> Chain:
@@ -395,8 +394,7 @@ class TLS:
 
     def _drain(self) -> None:
         """Take what OpenSSL itself wants to say: handshake messages and alerts."""
-        if said := CALLS.take(self._connection):
-            self._out.append(said)
+        self._out += CALLS.take(self._connection)
 
 
 @lru_cache(maxsize=64)

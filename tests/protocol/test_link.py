@@ -183,6 +183,12 @@ class TestRefusing:
         assert joined.server.events == [joined.server.closed]
         assert joined.server.closed.shown_chain == credentials(CLIENT).chain
 
+    def test_an_open_link_keeps_no_chain_that_its_owner_was_told(self) -> None:
+        joined = pair(LinkClass.MEMBER).run()
+        assert joined.server.opened.chain == credentials(CLIENT).chain
+        joined.server.events += joined.server.link.receive_eof(0.0)
+        assert joined.server.closed.shown_chain == ()
+
     @pytest.mark.parametrize("name", ["alien Root 0", "server.test Root 0"])
     def test_a_client_of_an_unknown_root_is_refused_by_tls(self, name: str) -> None:
         thief = Authority(name).issue(CLIENT)
