@@ -23,6 +23,7 @@ A row is durable before its answer leaves: a token that is shown must be good by
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from weakref import WeakValueDictionary
@@ -76,6 +77,8 @@ class Registry:
         responder: our component id.
         longest: seconds of network time, the longest interval between two registrations.
         settings: the client settings now in force.
+        heard: whether the word of another responder about its clients counts: of one that is not
+            heard of any more, none of its clients is present.
         random: gives tokens.
     """
 
@@ -89,6 +92,7 @@ class Registry:
         policy: Policy,
         longest: float,
         settings: Callable[[], dict[str, str]],
+        heard: Callable[[bytes], bool] = lambda _responder: True,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._store = store
@@ -98,6 +102,7 @@ class Registry:
         self._policy = policy
         self._patience = MISSED * longest
         self._settings = settings
+        self._heard = heard
         self._random = random
         self._rows: dict[bytes, ClientRecord] = {}
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -163,13 +168,17 @@ class Registry:
         A client that is present at one responder is not another's to tell of: one that has moved
         is told of again when the first has missed it.
         """
-        believed = [row for row in rows if not self._is_present_elsewhere(row)]
-        await self._store.save(believed)
-        for row in believed:
-            before = self._rows.get(row.id)
-            if before is not None and before.responder == self._responder:
-                self._leave(row.id)
-            self._rows[row.id] = row
+        async with AsyncExitStack() as locked:
+            # One that registers here at this moment is ours.
+            for id in sorted({row.id for row in rows}):
+                await locked.enter_async_context(self._lock(id))
+            believed = [row for row in rows if not self._is_present_elsewhere(row)]
+            await self._store.save(believed)
+            for row in believed:
+                before = self._rows.get(row.id)
+                if before is not None and before.responder == self._responder:
+                    self._leave(row.id)
+                self._rows[row.id] = row
 
     def responder_of(self, id: bytes) -> bytes | None:
         """The responder that a client reports to, if it is known."""
@@ -182,11 +191,14 @@ class Registry:
 
     async def register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         """Take a registration of the client that `peer` proves."""
-        lock = self._locks.get(peer.name.id)
-        if lock is None:
-            lock = self._locks[peer.name.id] = asyncio.Lock()
-        async with lock:
+        async with self._lock(peer.name.id):
             return await self._register(peer, remote, message)
+
+    def _lock(self, id: bytes) -> asyncio.Lock:
+        lock = self._locks.get(id)
+        if lock is None:
+            lock = self._locks[id] = asyncio.Lock()
+        return lock
 
     async def _register(self, peer: Peer, remote: str, message: Register) -> Registered | Refused:
         self.look()
@@ -302,7 +314,7 @@ class Registry:
 
     def _is_present(self, record: ClientRecord) -> bool:
         if record.responder != self._responder:
-            return record.lost_at is None
+            return record.lost_at is None and self._heard(record.responder)
         return (
             record.lost_at is None
             and record.last_registration is not None

@@ -148,6 +148,7 @@ class Server:
             policy=LinePolicy(),
             longest=config.registration_seconds,
             settings=self.settings.for_clients,
+            heard=lambda zone: self.infrastructure.counts(zone),
         )
         self.enrolment = Enrolment(
             self._signing(),

@@ -11,6 +11,11 @@ signature; a report is the zone server's word about its clients.
 2. What an envelope may ask a certificate for is what a zone server has: its TLS key, and, once
    its link has proven it, its client CA. All others have doors of their own.
 3. A zone server has a bounded number of clients; rows beyond that are left out.
+4. What a zone server said of its clients counts while it is approved and heard of: the clients of
+   one that has burnt down are another's as soon as that tells of them.
+5. An acknowledgement is listened to from where its client reports, for what it lists beside its
+   signature is that zone server's word. One that comes while the client is still somewhere else
+   is to be told again, and not lost: who it is about would count as behind for good (B12).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -54,6 +59,9 @@ __all__ = ["KINDS", "MAX_CLIENTS", "SILENT_AFTER", "Infrastructure", "Zone"]
 SILENT_AFTER = 90.0
 """Seconds of network time after which a zone server that reports nothing counts as offline."""
 
+
+ELSEWHERE = "elsewhere"
+"""Reason of a refusal: the client reports to another zone server as yet."""
 
 ID_BYTES = 16
 
@@ -108,12 +116,20 @@ class Infrastructure:
         self._acknowledged = acknowledged
         self._approved = approved
         self._most = most
+        self._began = member.clock.monotonic()
         self.zones: dict[bytes, Zone] = {}
 
     def zone_present(self, id: bytes) -> bool:
         """Whether a zone server was heard of lately."""
         zone = self.zones.get(id)
         return zone is not None and self._member.clock.monotonic() - zone.heard < SILENT_AFTER
+
+    def counts(self, id: bytes) -> bool:
+        """Whether what a zone server said of its clients still counts (rule 4)."""
+        if id not in self._approved():
+            return False
+        since_start = self._member.clock.monotonic() - self._began
+        return since_start < SILENT_AFTER or self.zone_present(id)
 
     async def relay(self, hub: Channel, message: Relay) -> Relayed | Refused:
         """Open an envelope, answer what is in it, and close the answer in another."""
@@ -187,11 +203,14 @@ class Infrastructure:
         self.zones[zone].issued = message.issued
         rows = self._admitted(zone, message.clients)
         await self._registry.adopt([self._client(zone, row) for row in rows])
+        later: Refused | None = None
         for ack in message.acks:
             answer = await self._client_ack(zone, ack)
-            if isinstance(answer, Refused):
+            if isinstance(answer, Refused) and answer.reason == ELSEWHERE:
+                later = answer
+            elif isinstance(answer, Refused):
                 self._member.log.warning("report.refused", spki=ack.spki, reason=answer.text)
-        return Done()
+        return later or Done()
 
     def _admitted(self, zone: bytes, rows: Sequence[ClientRow]) -> list[ClientRow]:
         """The rows of a report that there is room for (rule 3)."""
@@ -230,8 +249,11 @@ class Infrastructure:
             component = component_id(ack.spki)
         except PKIError as exc:
             return Refused(reason="signature", text=str(exc))
-        if self._registry.responder_of(component) != zone:
-            return Refused(reason="identity", text="the client does not report to this zone server")
+        responder = self._registry.responder_of(component)
+        if responder is None:
+            return Refused(reason="identity", text="no client that is known")
+        if responder != zone:
+            return Refused(reason=ELSEWHERE, text="the client still reports to another responder")
         return await self._ack(ack, Role.CLIENT)
 
     def _heard(self, hub: Channel, message: Relay) -> None:

@@ -12,6 +12,8 @@ An answer decides what becomes of a report:
                   so that what it is costs nobody else, and stays due.
 4. for good       what is said is refused: found in the same way, and dropped. Told again it would
                   be refused again, and it would hold up all that comes later.
+5. elsewhere      the client that has acknowledged counts at another responder as yet. Found in the
+                  same way, and told again when the client has registered here once more.
 
 Each reason is one line in the log, until all that is due has been taken again.
 """
@@ -41,6 +43,7 @@ BATCH = 64
 MOST_FAILURES: Final = 8
 """Rows and acknowledgements that a server may fail at, before it is the server that fails."""
 FAILED: Final = "internal"
+ELSEWHERE: Final = "elsewhere"
 FOR_GOOD: Final = frozenset({"envelope", "identity", "signature"})
 """Reasons that say of a report's content that it will never be taken."""
 
@@ -90,6 +93,8 @@ class Reporting:
         self._log = log
         self._acks: dict[tuple[bytes, bytes], AckRecord] = {}
         self._held: dict[tuple[bytes, bytes], AckRecord] = {}
+        self._elsewhere: set[bytes] = set()
+        """Clients whose acknowledgement is told after their next registration."""
         self._failed_at: set[bytes] = set()
         """Components that the server failed at in this round: left for the next one."""
         self._said: set[tuple[bytes, str]] = set()
@@ -110,6 +115,7 @@ class Reporting:
     def everything(self) -> None:
         """A hub is new, and so perhaps the server behind it: tell all that we know."""
         self._acks = dict(self._held)
+        self._elsewhere.clear()
         self._said.clear()
         self._registry.changed.update(row.record.id for row in self._registry.rows())
         self.poke()
@@ -179,10 +185,11 @@ class Reporting:
                 self._registry.changed.update(due.clients)
         if taken:
             self._forget(due)
+            self._remember(due.clients)
             return
         reason = answer.reason if isinstance(answer, Refused) else ""
         text = getattr(answer, "text", "") or reason or f"answered by {type(answer).__name__}"
-        if not due or reason not in FOR_GOOD | {FAILED}:
+        if not due or reason not in FOR_GOOD | {FAILED, ELSEWHERE}:
             raise UnavailableError(text, getattr(answer, "retry_after", None))
         if len(due) > 1:
             for half in due.halves():
@@ -194,6 +201,10 @@ class Reporting:
             self._forget(due)
             if self._is_new(text, component):
                 self._log.warning("report.dropped", client=component.hex(), reason=text)
+            return
+        if reason == ELSEWHERE:
+            self._forget(due)
+            self._elsewhere.add(component)
             return
         self._failed_at.add(component)
         self._say_failed(text)
@@ -207,6 +218,13 @@ class Reporting:
             acks=[_ack(ack) for ack in due.acks],
             issued=self._signed(),
         )
+
+    def _remember(self, clients: Iterable[bytes]) -> None:
+        """Have what these have acknowledged told again, where it was not for us to tell."""
+        due = self._elsewhere.intersection(clients)
+        self._elsewhere -= due
+        if due:
+            self._acks.update({key: ack for key, ack in self._held.items() if key[0] in due})
 
     def _forget(self, due: _Due) -> None:
         for ack in due.acks:

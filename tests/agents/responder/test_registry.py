@@ -494,6 +494,20 @@ async def test_a_zone_server_cannot_take_a_client_of_another(line: Line) -> None
     assert line.registry.responder_of(there.id) == thief
 
 
+@pytest.mark.req("G6")
+async def test_a_client_that_registers_here_is_ours_though_it_is_reported_meanwhile(
+    line: Line,
+) -> None:
+    (donor,) = await line.clients("127.0.1.12")
+    client = line.client("127.0.1.11")
+    line.store.slow = True
+    report = replace(donor.record, id=client.id, responder=ZONE)
+    await asyncio.gather(client.says(full=True), line.registry.adopt([report]))
+    assert line.registry.responder_of(client.id) == RESPONDER
+    assert line.store.rows[client.id].responder == RESPONDER
+    assert neighbours(await client.says()) == (None, "127.0.1.12")
+
+
 @pytest.mark.req("F1")
 async def test_a_client_that_comes_from_another_responder_is_believed(line: Line) -> None:
     one, two = await line.clients("127.0.1.11", "127.0.1.12")

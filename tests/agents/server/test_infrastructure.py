@@ -12,7 +12,7 @@ import pytest_asyncio
 from agents.responder.records import ClientRecord
 from agents.runtime.network import answered
 from agents.server.app import Server
-from agents.server.infrastructure import KINDS, SILENT_AFTER
+from agents.server.infrastructure import ELSEWHERE, KINDS, SILENT_AFTER
 from agents.server.store import approvals
 from agents.server.store.approvals import State
 from pki import certificates
@@ -60,17 +60,21 @@ async def server(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Server]:
         yield made
 
 
-async def approve(server: Server, component: Component) -> None:
+async def decide(server: Server, component: Component, state: State) -> None:
     await server.store.write(
         partial(
             approvals.decide,
             identity=component.key_id,
-            state=State.APPROVED,
+            state=state,
             actor="unix:root",
             at=server.clock.now(),
         )
     )
     await server.approvals_changed()
+
+
+async def approve(server: Server, component: Component) -> None:
+    await decide(server, component, State.APPROVED)
 
 
 async def approved_zone(server: Server) -> Component:
@@ -212,16 +216,7 @@ async def test_a_hub_speaks_for_approved_zone_servers_alone(
     assert server.infrastructure.zones == {}
     assert await relay(server, hub, Report(), zone=zone.id) == Done()
     # From the decision on, not from the next start.
-    await server.store.write(
-        partial(
-            approvals.decide,
-            identity=zone.key_id,
-            state=State.REVOKED,
-            actor="unix:root",
-            at=server.clock.now(),
-        )
-    )
-    await server.approvals_changed()
+    await decide(server, zone, State.REVOKED)
     refused(await relay(server, hub, Report(), zone=zone.id), "envelope")
 
 
@@ -404,11 +399,72 @@ async def test_a_report_acknowledges_for_its_own_clients_alone(
     zone, another = await approved_zone(server), await approved_zone(server)
     client, stranger = Component(), Component()
     await server.registry.adopt([reported(client, another)])
-    report = Report(acks=[last_ack(server, client), last_ack(server, stranger)])
     with logged() as lines:
+        report = Report(acks=[last_ack(server, stranger)])
         assert await relay(server, hub, report, zone=zone.id) == Done()
+        report = Report(acks=[last_ack(server, client)])
+        refused(await relay(server, hub, report, zone=zone.id), ELSEWHERE)
     assert not server.acknowledgements.of(server.authority.slot)
-    assert [line["event"] for line in lines].count("report.refused") == 2
+    assert [line["event"] for line in lines].count("report.refused") == 1
+
+
+@pytest.mark.req("B12")
+async def test_what_a_client_that_moves_has_acknowledged_is_told_again_and_not_lost(
+    server: Server, hub: FakeChannel
+) -> None:
+    before, after, client = await approved_zone(server), await approved_zone(server), Component()
+    present = ClientRow(id=client.id, host="outside", status="present")
+    ack = last_ack(server, client)
+    await relay(server, hub, Report(clients=[present]), zone=before.id)
+    moved = Report(clients=[present], acks=[ack])
+    refused(await relay(server, hub, moved, zone=after.id), ELSEWHERE)
+    gone = msgspec.structs.replace(present, status="offline")
+    await relay(server, hub, Report(clients=[gone]), zone=before.id)
+    assert await relay(server, hub, moved, zone=after.id) == Done()
+    assert set(server.acknowledgements.of(server.authority.slot)) == {client.id}
+    assert server.registry.responder_of(client.id) == after.id
+
+
+@pytest.mark.req("B12", "G6")
+@pytest.mark.parametrize("how", ["silent", "revoked"])
+async def test_the_clients_of_a_zone_server_that_is_no_more_are_anothers(
+    server: Server, hub: FakeChannel, clock: FakeClock, how: str
+) -> None:
+    dead, alive, client = await approved_zone(server), await approved_zone(server), Component()
+    report = Report(
+        clients=[ClientRow(id=client.id, host="outside", status="present")],
+        acks=[last_ack(server, client)],
+    )
+    await relay(server, hub, Report(clients=report.clients), zone=dead.id)
+    clock.move_network(SILENT_AFTER - 1)
+    refused(await relay(server, hub, report, zone=alive.id), ELSEWHERE)
+    if how == "silent":
+        clock.move_network(1)
+    else:
+        await decide(server, dead, State.REVOKED)
+    row = server.registry.row(client.id)
+    assert row is not None
+    assert not row.present
+    assert await relay(server, hub, report, zone=alive.id) == Done()
+    row = server.registry.row(client.id)
+    assert row is not None
+    assert (row.present, row.record.responder) == (True, alive.id)
+    assert set(server.acknowledgements.of(server.authority.slot)) == {client.id}
+
+
+@pytest.mark.req("B12")
+async def test_after_a_start_each_zone_server_has_time_to_be_heard_of(
+    server: Server, hub: FakeChannel, clock: FakeClock
+) -> None:
+    """Else another could take its clients, in the second before its first report."""
+    late, quick, client = await approved_zone(server), await approved_zone(server), Component()
+    await server.registry.adopt([reported(client, late)])
+    row = ClientRow(id=client.id, host="outside", status="present")
+    await relay(server, hub, Report(clients=[row]), zone=quick.id)
+    assert server.registry.responder_of(client.id) == late.id
+    clock.move_network(SILENT_AFTER)
+    await relay(server, hub, Report(clients=[row]), zone=quick.id)
+    assert server.registry.responder_of(client.id) == quick.id
 
 
 @pytest.mark.req("F3")

@@ -306,6 +306,40 @@ def ids_of(report: Report) -> list[bytes]:
     return [row.id for row in report.clients]
 
 
+@pytest.mark.req("B12")
+async def test_an_acknowledgement_of_a_client_that_is_elsewhere_waits_for_its_registration() -> (
+    None
+):
+    case = Case()
+    moved, other = case.ack(1), case.ack(2)
+    for ack in (moved, other):
+        case.reporting.acknowledged(ack)
+    for number in (1, 2):
+        await case.register(number)
+    elsewhere = Refused(reason="elsewhere", text="the client still reports to another responder")
+
+    async def answering(_channel: Channel, message: Message) -> Message:
+        assert isinstance(message, Report)
+        mine = [ack for ack in message.acks if ack.spki == moved.spki]
+        return elsewhere if mine else Done()
+
+    with logged() as lines:
+        hub = case.connect(answering)
+        await case.report()
+        assert [ack.spki for report in reports(hub) for ack in report.acks].count(other.spki) > 0
+        first = len(reports(hub))
+        await case.report()
+        assert [report.acks for report in reports(hub)[first:]] == [[]]
+        hub = case.connect()  # the same server, that now knows better
+        await case.register(2)
+        await case.report()
+        assert [report.acks for report in reports(hub)] == [[]]
+        await case.register(1)
+        await case.report()
+    assert [ack.spki for report in reports(hub) for ack in report.acks] == [moved.spki]
+    assert not [line for line in lines if str(line["event"]).startswith("report.")]
+
+
 async def test_a_client_that_changes_is_told_again_though_it_was_refused() -> None:
     case = Case()
     await case.register(1)
