@@ -64,6 +64,7 @@ _KEY_PLACE: Final = 6
 """RFC 5280, 4.1: the key is the seventh field of what is signed, version included."""
 _REQUEST_KEY_PLACE: Final = 2
 """RFC 2986, 4.1."""
+_ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 _Extensions = Mapping[type[x509.ExtensionType], x509.ExtensionType]
@@ -208,7 +209,7 @@ def parse_request(der: bytes) -> CertificateRequest:
         raise MalformedError("request is not signed by ECDSA with SHA-256")
     try:
         # `is_signature_valid` would read the key, and find its point on the curve, once more.
-        public.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+        public.verify(signature, signed, _ALGORITHM)
     except InvalidSignature as exc:
         raise SignatureError("request is not signed by its own key") from exc
     if attributes:

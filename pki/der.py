@@ -9,6 +9,7 @@ Nothing is read here. What others have written goes through `cryptography`.
 """
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 __all__ = [
@@ -45,7 +46,7 @@ _CONSTRUCTED: Final = 0x20
 
 def item(tag: int, *content: bytes) -> bytes:
     """Return an item of this tag; its content is given in pieces."""
-    joined = b"".join(content)
+    joined = content[0] if len(content) == 1 else b"".join(content)
     size = len(joined)
     if size < 0x80:
         return bytes((tag, size)) + joined
@@ -69,6 +70,8 @@ def bits(content: bytes) -> bytes:
     return item(BIT_STRING, b"\0", content)
 
 
+# Of a fleet that re-keys at once hundreds begin and end in one second.
+@lru_cache(maxsize=64)
 def time(date: datetime) -> bytes:
     """Return a date in UTC, in whole seconds, as RFC 5280 has it (4.1.2.5)."""
     moment = f"{date.month:02}{date.day:02}{date.hour:02}{date.minute:02}{date.second:02}Z"

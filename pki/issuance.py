@@ -56,6 +56,7 @@ MIN_LIFE: Final = timedelta(hours=1)
 
 _MAX_SERIAL_BITS: Final = 159
 """RFC 5280, 4.1.2.2: twenty octets, positive."""
+_ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,7 @@ def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> Fa
         uri=name.uri,
         key_id=proposal.key_id,
     )
-    signature = issuer.key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    signature = issuer.key.sign(signed, _ALGORITHM)
     return Facts(
         der=body.complete(signed, signature),
         serial=proposal.serial,
@@ -275,7 +276,8 @@ def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> Fa
 
 def _written(date: datetime) -> datetime:
     """A date as a certificate has it: UTC, in whole seconds."""
-    return date.astimezone(UTC).replace(microsecond=0)
+    utc = date if date.tzinfo is UTC else date.astimezone(UTC)
+    return utc.replace(microsecond=0)
 
 
 def check_issued(
