@@ -219,10 +219,13 @@ class Link:
     def receive_eof(self, now: float) -> list[Event]:
         """Take the end of the peer's stream; idempotent."""
         events: list[Event] = []
+        if self.state is _CLOSED:
+            return events
         where = {
             State.HANDSHAKE: "connection lost during the TLS handshake",
             State.HELLO: "connection lost before HELLO",
-        }.get(self.state, "connection lost without a CLOSE frame")
+            State.OPEN: "connection lost without a CLOSE frame",
+        }[self.state]
         self._end(Closed(CloseCode.LOST, where, by_peer=True), events)
         return events
 
