@@ -38,6 +38,7 @@ from pki.errors import (
 )
 from pki.keys import KeyId, PrivateKey
 from pki.names import Name
+from pki.profiles import LINES
 
 __all__ = [
     "DEFAULT",
@@ -310,7 +311,7 @@ def check_issued(
         MalformedError: Something is no certificate, or the chain has another length.
         UntrustedError: Any of the others; a subclass says which.
     """
-    line = _line(kind)
+    line = LINES[kind]
     if len(chain) != len(line):
         raise MalformedError(f"chain of {len(chain)} certificates, expected {len(line)}")
     facts = [certificates.read(der) for der in chain]
@@ -328,11 +329,6 @@ def check_issued(
     for upper in facts[1:-1]:
         if upper.name is None or upper.name.deployment != name.deployment:
             raise UntrustedError("certificate is from a CA of another deployment")
-
-
-def _line(kind: Kind) -> tuple[Kind, ...]:
-    """The kinds of a whole chain, from this one up to the root."""
-    return (kind,) if kind is Kind.ROOT else (kind, *_line(PROFILES[kind].issuer))
 
 
 def _check_signed(lower: Facts, upper: Facts) -> None:

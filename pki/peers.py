@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pki import certificates
-from pki.certificates import PROFILES, Facts, Kind
+from pki.certificates import Facts
 from pki.errors import (
     ExpiredError,
     NotYetValidError,
@@ -31,6 +31,7 @@ from pki.errors import (
 )
 from pki.keys import KeyId
 from pki.names import Name, Role
+from pki.profiles import KIND_OF_ROLE, LINES
 
 __all__ = ["Expectation", "Peer", "check_peer"]
 
@@ -140,25 +141,14 @@ def _roles(expectation: Expectation) -> list[str]:
 
 
 def _check_kinds(facts: Sequence[Facts], name: Name) -> None:
-    expected = _PATHS[name.role]
-    got = [fact.kind for fact in facts[:-1]]
+    expected = LINES[KIND_OF_ROLE[name.role]]
+    got = tuple(fact.kind for fact in facts[:-1])
     # The root's own profile decides nothing: its place in the ledger has made it a root.
     if got != expected[:-1] or not facts[-1].is_ca:
         kinds = ", ".join(str(kind) if kind else "no known kind" for kind in got[:4])
         raise UntrustedError(f"chain of {kinds} below a root, expected {', '.join(expected[:-1])}")
     if any(fact.name is None or fact.name.deployment != name.deployment for fact in facts[:-1]):
         raise UntrustedError("certificate of another deployment in the chain")
-
-
-def _path(kind: Kind) -> list[Kind]:
-    """The kinds from a leaf up to its root."""
-    path = [kind]
-    while path[-1] is not Kind.ROOT:
-        path.append(PROFILES[path[-1]].issuer)
-    return path
-
-
-_PATHS = {profile.role: _path(kind) for kind, profile in PROFILES.items() if profile.role}
 
 
 def _check_client_ca(facts: Sequence[Facts], name: Name, expectation: Expectation) -> KeyId | None:

@@ -26,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.names import Role
 
-__all__ = ["KIND_OF_ROLE", "PROFILES", "Kind", "Profile"]
+__all__ = ["KIND_OF_ROLE", "LINES", "PROFILES", "Kind", "Profile"]
 
 
 class Kind(StrEnum):
@@ -124,3 +124,13 @@ KIND_OF_ROLE: Final[Mapping[Role | None, Kind]] = MappingProxyType(
     {profile.role: kind for kind, profile in PROFILES.items()}
 )
 """A role has one kind; a root has no role."""
+
+
+def _line(kind: Kind) -> tuple[Kind, ...]:
+    return (kind,) if kind is Kind.ROOT else (kind, *_line(PROFILES[kind].issuer))
+
+
+LINES: Final[Mapping[Kind, tuple[Kind, ...]]] = MappingProxyType(
+    {kind: _line(kind) for kind in PROFILES}
+)
+"""The kinds of a whole chain, from a leaf up to its root."""

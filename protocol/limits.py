@@ -87,9 +87,5 @@ class Limits:
     """Largest body of each type."""
     handshake: int = 32 * _KIB
     """Bytes a peer may send before its TLS handshake is done: ours takes about 3 KiB."""
-    read: int = 64 * _KIB
-    """Bytes to hand to a link at once: what one wake-up may decrypt."""
     send_high_water: int = 256 * _KIB
     """Bytes waiting to be written above which the owner stops reading requests."""
-    send_low_water: int = 64 * _KIB
-    """Bytes waiting to be written below which it reads again."""

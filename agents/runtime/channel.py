@@ -57,7 +57,6 @@ class Channel:
         peer: Who `verify` says is at the other end; None where the peer has shown nothing.
         remote: Address and port of the peer as seen here.
         local: Our own.
-        opened_at: Network time at which the link was open.
         trace: The trace under which it was made.
         kind: Which of the product's links this is, for log lines.
         on_closed: Resolved once, with how the link ended. Never fails; do not cancel it.
@@ -82,7 +81,6 @@ class Channel:
         self.peer = cast(Peer | None, opened.peer)  # as our own `verify` gave it
         self.remote = remote
         self.local = local
-        self.opened_at = endpoint.clock.monotonic()
         self.trace = trace
         self.kind = kind
         self._wire = wire

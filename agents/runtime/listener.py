@@ -111,8 +111,7 @@ class Listener:
             return client_context(endpoint.contexts, link_class)
 
         if admission is not None:
-            high = admission.send_buffer
-            limits = replace(endpoint.limits, send_high_water=high, send_low_water=high // 4)
+            limits = replace(endpoint.limits, send_high_water=admission.send_buffer)
             endpoint = replace(endpoint, limits=limits)
         side = Side(
             endpoint=endpoint,

@@ -250,14 +250,15 @@ class _Stamps:
     """Gives `_stamp` of the present; of the lines of one second only the first has it made."""
 
     def __init__(self) -> None:
-        self._second = datetime.min.replace(tzinfo=UTC)
-        self._text = ""
+        self._last = datetime.min.replace(tzinfo=UTC), ""
 
     def __call__(self, now: datetime) -> str:
-        if not _NOTHING <= now - self._second < _ONE_SECOND:
-            self._second = now.replace(microsecond=0)
-            self._text = _stamp(self._second)[: -len("000Z")]
-        return f"{self._text}{now.microsecond // 1000:03}Z"
+        second, text = self._last  # in one step, and written in one: threads share it
+        if not _NOTHING <= now - second < _ONE_SECOND:
+            second = now.replace(microsecond=0)
+            text = _stamp(second)[: -len("000Z")]
+            self._last = second, text
+        return f"{text}{now.microsecond // 1000:03}Z"
 
 
 _NOTHING, _ONE_SECOND = timedelta(), timedelta(seconds=1)

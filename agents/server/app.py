@@ -433,7 +433,7 @@ class Server:
         return [
             Component(
                 one.role,
-                id := one.identity[:16],
+                id := one.component,
                 one.host,
                 self._is_present(one.role, id),
                 one.last_seen,
@@ -450,7 +450,7 @@ class Server:
         approved = await self.store.read(partial(approvals.every, state=State.APPROVED))
         self._approved = approved
         self._zone_ids = frozenset(
-            one.identity[:16] for one in approved if one.role == Role.ZONE_SERVER
+            one.component for one in approved if one.role == Role.ZONE_SERVER
         )
 
     async def _denied(self) -> list[KeyId]:
@@ -464,7 +464,7 @@ class Server:
         records = [
             record
             for one in gone
-            for record in await self.issued.unexpired(past, holder=one.identity[:16])
+            for record in await self.issued.unexpired(past, holder=one.component)
             if record.root in trusted
         ]
         records.sort(key=lambda record: record.not_after, reverse=True)

@@ -34,7 +34,7 @@ from agents.runtime.inbox import say_refused
 from pki.certificates import Kind
 from pki.errors import PKIError
 from pki.keys import component_id
-from pki.names import Name, Role
+from pki.names import ID_BYTES, Name, Role
 from protocol import codec
 from protocol.access import relayable
 from protocol.errors import ProtocolError
@@ -62,8 +62,6 @@ SILENT_AFTER = 90.0
 
 ELSEWHERE = "elsewhere"
 """Reason of a refusal: the client reports to another zone server as yet."""
-
-ID_BYTES = 16
 
 MAX_CLIENTS = 25_000
 """Clients of one zone server: what one core answers at half load."""

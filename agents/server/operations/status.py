@@ -73,11 +73,11 @@ class StatusOperations(Desk):
         known = {c.id: c for c in self._server.approved_components()}
         rows = []
         for one in await self._server.store.read(approvals.every):
-            component = known.get(one.identity[:16])
+            component = known.get(one.component)
             rows.append(
                 {
                     "role": one.role,
-                    "id": one.identity[:16].hex(),
+                    "id": one.component.hex(),
                     "host": one.host,
                     "fingerprint": one.identity.hex(),
                     "state": one.state.value,

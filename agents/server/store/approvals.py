@@ -29,6 +29,7 @@ from agents.runtime.errors import AgentError, UnavailableError
 from agents.server.store import audit
 from agents.server.store.schema import approval as table
 from agents.server.store.schema import approval_event as events
+from pki.names import ID_BYTES
 
 __all__ = [
     "FORGOTTEN_AFTER",
@@ -131,6 +132,11 @@ class Approval:
     decided_by: str | None
     decided_at: datetime | None
     reason: str
+
+    @property
+    def component(self) -> bytes:
+        """Component id of who asked (F1)."""
+        return self.identity[:ID_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
