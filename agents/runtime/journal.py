@@ -52,7 +52,7 @@ MAX_BATCH = 4 * 1024 * 1024
 """Bytes of one batch's body: at least one record of any size fits."""
 
 MAX_JOURNAL = 512 * 1024 * 1024
-"""Bytes of a file that is opened; it is read into memory. Compact it before it is as large."""
+"""Bytes of a file: it is read into memory, so what would not be opened again is not written."""
 
 _MAGIC = b"anchorline-log\x00\x01"
 _START = len(_MAGIC) + 16
@@ -241,6 +241,7 @@ class Journal:
         if self._failed is not None:
             raise self._failed
         data = _batch(records, self._salt, self._end)
+        self._check_size(self._end + len(data))
         try:
             self._tape.write(data, self._end)
         except OSError as exc:
@@ -259,12 +260,17 @@ class Journal:
             raise self._failed from exc
         self._end += len(data)
 
+    def _check_size(self, size: int) -> None:
+        if size > MAX_JOURNAL:
+            raise StateError(f"{self._path} would exceed {MAX_JOURNAL} bytes", hint=_FULL)
+
     def _replace(self, records: Iterable[bytes]) -> None:
         """In the thread: write a new file, and take it into use."""
         salt = secrets.token_bytes(16)
         content = bytearray(_MAGIC + salt)
         for batch in _batches(list(records)):
             content += _batch(batch, salt, len(content))
+        self._check_size(len(content))
         try:
             self._files.write_atomic(self._path, bytes(content))
         except StateError as exc:
@@ -283,6 +289,7 @@ class Journal:
         self._tape, self._salt, self._end = tape, salt, len(content)
 
 
+_FULL = "see what fills it: for the records of a zone server, how many clients it has"
 _RESTORE = "restore it from a backup, or move it away if its records are known elsewhere"
 
 

@@ -363,6 +363,22 @@ async def test_nothing_is_acknowledged_after_a_failed_sync(
     assert (await reopened(path))[0] == b"before"
 
 
+async def test_a_journal_is_never_larger_than_one_that_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_JOURNAL", 1000)
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    await journal.append(bytes(500))
+    with pytest.raises(StateError, match="would exceed 1000 bytes"):
+        await journal.append(bytes(500))
+    with pytest.raises(StateError, match="would exceed 1000 bytes"):
+        await journal.compact(lambda: [bytes(500), bytes(500)])
+    await journal.append(b"small")
+    await journal.close()
+    assert await reopened(path) == [bytes(500), b"small"]
+
+
 async def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     journal, _ = Journal.open(tmp_path / "issued")
     last = asyncio.create_task(journal.append(b"last"))
