@@ -15,8 +15,9 @@ from typing import Final
 
 from pki.entries import decode_entry
 from pki.errors import MalformedError
-from pki.ledger import MAX_CHAIN, MAX_ENTRIES, Last
+from pki.ledger import MAX_CHAIN, MAX_ENTRIES
 from pki.state import TrustState
+from pki.steps import Last
 
 __all__ = ["MAX_ANSWER", "Answer", "Collection", "answer"]
 

@@ -13,7 +13,7 @@ Signatures stand outside the id: an ECDSA signature has a valid twin, so whoever
 entry could otherwise change its id. For the same reason two chains are compared by the ids of
 their entries, and by nothing else.
 
-This module knows form (rule 1). Whether an entry may follow others is `pki.ledger`'s question.
+This module knows form (rule 1). Whether an entry may follow others is `pki.steps`'s question.
 """
 
 from collections.abc import Collection, Sequence

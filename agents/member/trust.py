@@ -29,9 +29,10 @@ from pki.errors import (
 )
 from pki.heads import Head
 from pki.keys import KeyId
-from pki.ledger import Chain, Last
+from pki.ledger import Chain
 from pki.peers import Expectation, Peer, check_peer
 from pki.state import TrustState
+from pki.steps import Last
 from pki.trust import Verdict
 from protocol.codes import CloseCode
 from protocol.errors import Refusal

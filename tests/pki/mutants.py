@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from pki import ledger, succession, trust
+from pki import steps, succession, trust
 from pki.entries import Kind
 from pki.succession import Succession
 
@@ -19,15 +19,15 @@ def _without(checks: tuple[Callable[..., Any], ...], name: str) -> tuple[Callabl
 
 
 def without_check(patch: pytest.MonkeyPatch, kind: Kind, name: str) -> None:
-    """Take a check of `ledger.CHECKS` away."""
-    table = cast("dict[Kind, object]", ledger.CHECKS)
-    patch.setitem(table, kind, _without(ledger.CHECKS[kind], name))
+    """Take a check of `steps.CHECKS` away."""
+    table = cast("dict[Kind, object]", steps.CHECKS)
+    patch.setitem(table, kind, _without(steps.CHECKS[kind], name))
 
 
 def without_signer(patch: pytest.MonkeyPatch, kind: Kind, name: str) -> None:
     """Let a kind do without one of its signatures."""
-    table = cast("dict[Kind, object]", ledger.SIGNERS)
-    patch.setitem(table, kind, _without(ledger.SIGNERS[kind], name))
+    table = cast("dict[Kind, object]", steps.SIGNERS)
+    patch.setitem(table, kind, _without(steps.SIGNERS[kind], name))
 
 
 def without_head_check(patch: pytest.MonkeyPatch, name: str) -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pki.catchup import ANSWER_FIELDS, MAX_ANSWER, Collection, answer
 from pki.errors import MalformedError
-from pki.ledger import MAX_ENTRIES, Chain, Last
+from pki.ledger import MAX_ENTRIES, Chain
+from pki.steps import Last
 from pki.trust import TrustState, accept_entries, from_chain
 from tests.pki import lineage
 from tests.pki.lineage import ALIEN, forge_rotate, honest

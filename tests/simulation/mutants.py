@@ -24,10 +24,10 @@ from agents.server.store.clients import ClientTable
 from agents.server.store.issued import IssuedTable
 from agents.zone_server.app import ZoneServer
 from agents.zone_server.records import ZoneRecords
-from pki import ledger, succession
+from pki import steps, succession
 from pki.certificates import Kind as CertificateKind
 from pki.entries import Kind
-from pki.ledger import CHECKS
+from pki.steps import CHECKS
 from pki.succession import Succession
 from tests.simulation.acts import Hold, Kill, Move, Reset, Rotate, Storm, Struck
 from tests.simulation.disk import Failure, Strike
@@ -60,7 +60,7 @@ def nothing_supersedes() -> Iterator[None]:
 @contextmanager
 def nothing_is_committed_to() -> Iterator[None]:
     """Rule 3: the holder of one root makes the next one as he likes."""
-    with patch.dict(cast("dict[Kind, Any]", ledger.CHECKS), {Kind.ROTATE: _without("_commit")}):
+    with patch.dict(cast("dict[Kind, Any]", steps.CHECKS), {Kind.ROTATE: _without("_commit")}):
         yield
 
 
