@@ -279,11 +279,12 @@ class TLS:
         plaintext: bytes | memoryview = b""
         if self.handshake_done:
             due, scanner.plaintext = scanner.plaintext, 0
-            plaintext, error = CALLS.decrypt(self._connection, data, due)
+            probe, scanner.probe = scanner.probe and broken is None, False
+            # OpenSSL judges a record that only it can when it is asked for more than is due.
+            wanted = due + MAX_PLAINTEXT if probe else due
+            plaintext, error = CALLS.decrypt(self._connection, data, wanted)
             if error is not None:
                 self._stop(error, due - len(plaintext))
-            if scanner.probe:
-                plaintext = self._probe(plaintext, broken is not None)
             if len(data) > _LARGE:
                 self._grown = True
             elif self._grown:
@@ -376,21 +377,7 @@ class TLS:
             self.ended = True
         else:
             self.failure = _failure(error)
-            self._drain()
-
-    def _probe(self, plaintext: bytes | memoryview, broken: bool) -> bytes | memoryview:
-        """Ask OpenSSL about a record that only it can judge; return what was read with that."""
-        self._scanner.probe = False
-        if broken or self.ended or self.failure is not None:
-            return plaintext
-        pieces = [plaintext]
-        error: SSL.Error | None = None
-        while error is None:
-            piece, error = CALLS.decrypt(self._connection, b"", MAX_PLAINTEXT)
-            pieces.append(piece)
-        self._stop(error, 0)
         self._drain()
-        return b"".join(pieces)
 
     def _drain(self) -> None:
         """Take what OpenSSL itself wants to say: handshake messages and alerts."""
