@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pki import certificates, entries, keys, ledger
+from pki import certificates, entries, keys, ledger, steps
 from pki.entries import Kind
 from pki.errors import MalformedError, PKIError, RefusedError, UntrustedError
 from pki.ledger import Chain, extend, read_chain
@@ -102,9 +102,9 @@ def test_a_chain_ends_at_its_limit(limit: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_entry_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = honest(3).encoded[-1]
-    monkeypatch.setattr(ledger, "MAX_ENTRY", len(entry))
+    monkeypatch.setattr(steps, "MAX_ENTRY", len(entry))
     assert not _refused(honest(2), entry)
-    monkeypatch.setattr(ledger, "MAX_ENTRY", len(entry) - 1)
+    monkeypatch.setattr(steps, "MAX_ENTRY", len(entry) - 1)
     assert _refused(honest(2), entry)
 
 
