@@ -36,8 +36,8 @@ from protocol.messages import (
     Register,
     Registered,
 )
-from tests.agents.server.test_authority import make_root, revoke_first
 from tests.crash.faults import ATOMIC, copy, spread
+from tests.support.authority import make_root, revoke_first
 from tests.support.clock import FakeClock
 from tests.support.components import EXPORTER, peer_of
 from tests.support.files import Crash, Failure, MemoryFiles

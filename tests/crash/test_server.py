@@ -14,8 +14,8 @@ from agents.server.operations import ServerOperations
 from pki import certificates
 from pki.certificates import Kind
 from protocol.messages import Issued, Refused
-from tests.agents.server.test_authority import check_whole, make_root, revoke_first
 from tests.crash.faults import ATOMIC, copy, spread
+from tests.support.authority import check_whole, make_root, revoke_first
 from tests.support.clock import FakeClock
 from tests.support.components import Component
 from tests.support.files import Crash, Failure, MemoryFiles

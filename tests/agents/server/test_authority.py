@@ -1,6 +1,5 @@
-"""The server's roots: the first start, new roots, revocations, and a crash at any moment."""
+"""The server's roots: new ones, revocations, and a crash at any moment."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,164 +9,22 @@ import pytest
 from agents.member.keyring import Keyring
 from agents.runtime.errors import StateError
 from agents.server.app import Server
-from agents.server.authority import OWN_KINDS, STANDBY_KEYS, found
+from agents.server.authority import OWN_KINDS, found
 from agents.server.standby import Standby
-from pki import certificates, heads, keys, ledger
-from pki.certificates import NEVER, Kind
-from pki.entries import Rotate
+from pki import certificates, keys, ledger
+from pki.certificates import Kind
 from pki.errors import RefusedError, UntrustedError
-from protocol.messages import Issued
+from tests.support.authority import AUDIT, check_whole, copy, make_root, revoke_first
 from tests.support.clock import START, FakeClock
 from tests.support.components import Component
 from tests.support.files import Crash, Failure, MemoryFiles
 from tests.support.logs import logged
 from tests.support.servers import FQDN, config_in, enrolled, opened, prepared
 
-AUDIT = b"\x07" * 32
 WAYS = (Failure.BEFORE, Failure.MIDDLE, Failure.AFTER)
 """How an atomic write can fail; a disk that lies is for the ledger's two generations."""
 
 Operation = Callable[[Server], Awaitable[None]]
-
-
-async def make_root(server: Server) -> None:
-    await server.new_root(AUDIT)
-
-
-async def revoke_first(server: Server) -> None:
-    if server.authority.chain.roots[0].key_id not in server.authority.chain.revoked:
-        server.revoke([server.authority.chain.roots[0].key_id], AUDIT)
-
-
-def copy(files: MemoryFiles) -> MemoryFiles:
-    other = MemoryFiles()
-    other.content, other.modes = dict(files.content), dict(files.modes)
-    return other
-
-
-def check_whole(server: Server) -> None:
-    """Keys agree with the ledger, and everything that is signed is signed by the current root."""
-    authority, chain = server.authority, server.authority.chain
-    current = chain.current_root.key_id
-    assert authority.can_sign
-    assert current in server.keyring.root_ids
-    last_two = {root.key_id for root in chain.roots[-2:]}
-    assert server.keyring.root_ids <= last_two - chain.revoked
-    standby = server.standby.load()
-    assert list(standby) == list(chain.state.next)
-    assert not standby.keys() & server.keyring.root_ids
-    for kind in OWN_KINDS:
-        assert server.member.certified(kind)
-    head = server.trust.latest_head()
-    assert head is not None
-    assert heads.parse_head(head).key_id == current
-
-
-# --- first start
-
-
-@pytest.mark.req("A1", "A2")
-async def test_a_first_start_makes_everything_and_asks_nothing(tmp_path: Path) -> None:
-    async with prepared(tmp_path) as server:
-        chain = server.authority.chain
-        check_whole(server)
-        assert [root.name for root in chain.roots] == [f"{FQDN} Root 0"]
-        assert certificates.read(chain.current_root.der).not_after == NEVER
-        assert chain.last.n == 0
-        assert len(server.standby.load()) == STANDBY_KEYS == 16
-        assert {held.kind for held in server.keyring.credentials} == set(OWN_KINDS)
-        assert all(held.root == chain.current_root.key_id for held in server.keyring.credentials)
-    names = {path.name for path in config_in(tmp_path).state.iterdir()}
-    assert {"pki.db", "pki.key", "standby.db"} <= names
-    assert "standby.key" not in names
-    assert (config_in(tmp_path).standby / "standby.key").exists()
-    for path in (*config_in(tmp_path).state.iterdir(), *config_in(tmp_path).standby.iterdir()):
-        assert path.stat().st_mode & 0o077 == 0
-
-
-async def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
-        before = (
-            server.trust.state,
-            server.keyring.id,
-            [held.chain for held in server.keyring.credentials],
-            list(server.standby.load()),
-        )
-    async with prepared(tmp_path, clock=clock) as server:
-        assert before == (
-            server.trust.state,
-            server.keyring.id,
-            [held.chain for held in server.keyring.credentials],
-            list(server.standby.load()),
-        )
-
-
-@pytest.mark.req("A1")
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_first_start_that_was_cut_short_is_completed(tmp_path: Path, way: Failure) -> None:
-    whole = MemoryFiles()
-    (tmp_path / "whole").mkdir()
-    async with prepared(tmp_path / "whole", files=whole):
-        pass
-    assert whole.changes > 12
-    for change in range(1, whole.changes + 1):
-        folder = tmp_path / str(change)
-        folder.mkdir()
-        files = MemoryFiles()
-        files.fail(change, way, crash=True)
-        with pytest.raises(Crash):
-            async with prepared(folder, files=files):
-                pass
-        founded = any(path.name.startswith("ledger.") for path in files.content)
-        ids = {id for path, id in files.content.items() if path.name.startswith("ledger.")}
-        async with prepared(folder, files=files) as server:
-            check_whole(server)
-            assert [root.name for root in server.authority.chain.roots] == [f"{FQDN} Root 0"]
-            if founded:  # what was on disk is what is followed
-                assert any(server.authority.chain.entries[0].encode() in data for data in ids)
-
-
-async def test_keys_without_the_ledger_found_no_second_deployment(tmp_path: Path) -> None:
-    files = MemoryFiles()
-    async with prepared(tmp_path, files=files) as server:
-        await server.new_root(AUDIT)
-    kept = copy(files)
-    for path in list(files.content):
-        if path.name.startswith("ledger"):
-            del files.content[path]
-    lost = dict(files.content)
-    with pytest.raises(StateError, match="ledger is missing"):
-        async with opened(tmp_path, files=files):
-            pass
-    assert files.content == lost
-    async with prepared(tmp_path, files=kept) as server:
-        check_whole(server)
-
-
-@pytest.mark.req("C4")
-async def test_a_ledger_without_its_keys_gets_no_new_ones(tmp_path: Path) -> None:
-    files = MemoryFiles()
-    async with prepared(tmp_path, files=files):
-        pass
-    state = config_in(tmp_path).state
-    for gone in (state / "pki.db", state / "pki.key"):
-        left = copy(files)
-        del left.content[gone]
-        before = dict(left.content)
-        with pytest.raises(StateError, match=gone.name):
-            async with opened(tmp_path, files=left):
-                pass
-        assert left.content == before
-
-
-def test_what_is_founded_twice_has_the_same_root() -> None:
-    files = MemoryFiles()
-    standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
-    first = found(Keyring(Path("/s/pki.db"), files), standby, fqdn="a.example", now=START)
-    again = found(Keyring(Path("/s/pki.db"), files), standby, fqdn="a.example", now=START)
-    assert first.current_root.key_id == again.current_root.key_id
-    assert first.state.next == again.state.next
 
 
 # --- crash matrix
@@ -507,114 +364,3 @@ def test_the_ledger_itself_refuses_another_key_than_the_current_root() -> None:
     more = keys.key_id(keys.generate().public_key())
     with pytest.raises(RefusedError):
         ledger.make_rotate(chain, root, wrong, new, more, 0, AUDIT)
-
-
-# --- heads
-
-
-async def test_heads_never_go_back_whatever_the_clock_does(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
-        times = []
-        for jump in (timedelta(), timedelta(hours=2), -timedelta(days=30), timedelta(seconds=1)):
-            clock.jump(jump)
-            times.append(heads.parse_head(server.authority.sign_head()).head.time)
-            assert heads.parse_head(server.trust.latest_head() or b"").head.time == times[-1]
-        await make_root(server)
-        held = server.trust.head(server.authority.slot)
-        assert held is not None
-        times.append(held.time)
-        assert times == sorted(set(times))
-
-
-async def test_a_head_is_due_an_hour_after_the_last(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
-        assert server.authority.head_due() == clock.now() + timedelta(hours=1)
-
-
-# --- issuing
-
-
-@pytest.mark.req("A5", "A9", "B7")
-async def test_the_client_ca_is_replaced_without_the_root(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
-        before = server.keyring.credential(Kind.CLIENT_CA)
-        entry = server.authority.chain.last
-        await server.certify(Kind.CLIENT_CA, "test")
-        after = server.keyring.credential(Kind.CLIENT_CA)
-        assert before is not None
-        assert after is not None
-        assert before.leaf.key_id != after.leaf.key_id
-        assert server.authority.chain.last == entry
-        answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
-        assert certificates.read(answer.chain[1]).key_id == after.leaf.key_id  # type: ignore[union-attr]  # a refusal fails here
-
-
-@pytest.mark.req("A13")
-async def test_a_client_ca_too_short_for_a_new_validity_is_replaced_before_it_signs(
-    tmp_path: Path,
-) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
-        before = server.keyring.credential(Kind.CLIENT_CA)
-        assert before is not None
-        await server.settings.set(
-            "pki_client_tls_key_duration_days", "300", actor="test", at=clock.now()
-        )
-        answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
-        assert type(answer).__name__ == "Issued"
-        leaf, ca = (certificates.read(der) for der in answer.chain[:2])  # type: ignore[union-attr]  # a refusal fails here
-        assert ca.key_id != before.leaf.key_id
-        assert leaf.not_after - clock.now() == timedelta(days=300)
-        assert ca.not_after >= leaf.not_after
-
-
-@pytest.mark.req("A13")
-async def test_two_clients_at_once_have_a_short_client_ca_replaced_once(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
-        before = await server.issued.count_by_issuer()
-        await server.settings.set(
-            "pki_client_tls_key_duration_days", "300", actor="test", at=clock.now()
-        )
-        answers = await asyncio.gather(
-            *(enrolled(server, Component(), Kind.CLIENT_TLS) for _ in range(8))
-        )
-        after = await server.issued.count_by_issuer()
-        assert after["root"] == before["root"] + 1  # one client CA
-        leaves = [
-            certificates.read(answer.chain[0]) for answer in answers if isinstance(answer, Issued)
-        ]
-        assert len(leaves) == 8
-        assert {leaf.not_after for leaf in leaves} == {clock.now() + timedelta(days=300)}
-
-
-async def test_own_issues_are_said_as_any_other(tmp_path: Path) -> None:
-    async with prepared(tmp_path) as server:
-        with logged() as lines:
-            await server.certify(Kind.SERVER_TLS, "test")
-        held = server.keyring.credential(Kind.SERVER_TLS)
-        assert held is not None
-        said = {line["event"]: line["fingerprint"] for line in lines if "fingerprint" in line}
-        assert said["certificate.issued"] == said["key.activated"] == held.leaf.fingerprint
-
-
-async def test_own_issues_are_on_record_before_they_are_in_use(tmp_path: Path) -> None:
-    async with prepared(tmp_path) as server:
-        before = server.keyring.credential(Kind.SERVER_TLS)
-        server.store.close()
-        with pytest.raises(Exception, match="closed"):
-            await server.authority.certify(Kind.SERVER_TLS, "test")
-        assert server.keyring.credential(Kind.SERVER_TLS) == before
-
-
-def test_an_audit_hash_is_in_its_entry() -> None:
-    files = MemoryFiles()
-    keyring = Keyring(Path("/s/pki.db"), files)
-    standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
-    chain = found(keyring, standby, fqdn="a.example", now=START)
-    body = chain.entries[0].parse()
-    assert body.audit == bytes(32)
-    assert not isinstance(body.payload, Rotate)
