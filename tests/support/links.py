@@ -31,6 +31,8 @@ HOST = "127.0.0.1"
 POLICY_TIME = int(datetime(2031, 1, 2, tzinfo=UTC).timestamp())
 
 SLOT = bytes(32)
+SENDER = bytes(16)
+ASK = LedgerGet(slot=SLOT, n=0, entry_id=bytes(32))
 
 T = TypeVar("T")
 DEADLINE = 60.0
@@ -186,6 +188,30 @@ async def answer(_channel: Channel, message: Message) -> Message:
             return LedgerEntries(slot=slot, first=1, entries=[b"entry"])
         case _:
             return Done()
+
+
+def ping(number: int) -> Ping:
+    return Ping(id=number, sender=SENDER)
+
+
+class Stalled:
+    """A handler that stands until it is told to go on; counts who is inside."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.inside = 0
+        self.started = 0
+        self.most = 0
+
+    async def __call__(self, channel: Channel, message: Message) -> Message:
+        self.started += 1
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await self.go.wait()
+        finally:
+            self.inside -= 1
+        return await answer(channel, message)
 
 
 @dataclass
