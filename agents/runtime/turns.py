@@ -6,7 +6,7 @@ waits until the last. Here heavy work stands in line, in the order in which it c
 the loop does `MOST` pieces of it, then everything that is light, and looks at the sockets again.
 Alone, nothing waits: the first pieces in a turn are done at once. (More than one, for what is done
 together is cheaper: one commit for several certificates, one look at all sockets.) What is
-cheaper still for many turns together, a commit, waits for a `lull`.
+cheaper still for many turns together, a commit, waits for a `lull`: a turn without heavy work.
 
 The line needs no bound of its own: a connection is read no further while its piece waits, and
 connections are bounded (`admission`).
@@ -21,19 +21,21 @@ __all__ = ["MOST", "PATIENCE", "Turns"]
 
 MOST: Final = 2
 """Pieces in a turn: a millisecond."""
-PATIENCE: Final = 8
-"""Turns that something waits for a lull: up to ten milliseconds of a loop that is never idle."""
+PATIENCE: Final = 16
+"""Turns that something waits for a lull: up to 20 milliseconds of a loop that is never idle."""
 
 
 class Turns:
     """The line of one event loop. Not safe for use by several threads."""
 
-    __slots__ = ("_done", "_line", "_lulls")
+    __slots__ = ("_done", "_ends", "_line", "_lulls")
 
     def __init__(self) -> None:
         self._line: deque[Callable[[], None]] = deque()
         self._done = 0
         """Pieces that this turn has done."""
+        self._ends = False
+        """Whether the end of this turn is to be seen."""
         self._lulls: list[tuple[int, Callable[[], None]]] = []
         """What waits for a lull, each with the turns that it has left."""
 
@@ -58,27 +60,34 @@ class Turns:
         await mine
 
     def lull(self, work: Callable[[], None]) -> None:
-        """Do this when nothing stands in line, at the end of this turn if nothing does now.
+        """Do this after a turn that had no heavy work, or after `PATIENCE` turns.
 
-        If the line does not end, it is done after `PATIENCE` turns.
+        A lull may be this turn; then it is done at its end.
         """
-        if self._line:
+        loop = asyncio.get_running_loop()
+        if self._line or self._done:
             self._lulls.append((PATIENCE, work))
+            self._see_the_end(loop)
         else:
-            asyncio.get_running_loop().call_soon(work)
+            loop.call_soon(work)
 
     def _take(self) -> bool:
         """Take one of this turn's pieces, if there is one left."""
         if self._done >= MOST:
             return False
-        if not self._done:
-            asyncio.get_running_loop().call_soon(self._next)
+        self._see_the_end(asyncio.get_running_loop())
         self._done += 1
         return True
 
+    def _see_the_end(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._ends:
+            self._ends = True
+            loop.call_soon(self._next)
+
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
-        self._done = 0
+        self._ends = False
+        before, self._done = self._done, 0
         while self._line and self._done < MOST:
             self._done += 1
             try:
@@ -86,15 +95,15 @@ class Turns:
             except Exception as exc:
                 loop.call_exception_handler({"message": "work in line failed", "exception": exc})
         if self._lulls:
-            self._look_for_a_lull(loop)
-        if self._done:
-            loop.call_soon(self._next)  # after whom the work has woken
+            self._look_for_a_lull(loop, busy=bool(before or self._done))
+        if self._done or self._lulls:
+            self._see_the_end(loop)  # after whom the work has woken
 
-    def _look_for_a_lull(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look_for_a_lull(self, loop: asyncio.AbstractEventLoop, *, busy: bool) -> None:
         # `call_soon`: behind those whom the last pieces have woken.
         lulls, self._lulls = self._lulls, []
         for left, work in lulls:
-            if left > 1 and self._line:
+            if left > 1 and busy:
                 self._lulls.append((left - 1, work))
             else:
                 loop.call_soon(work)

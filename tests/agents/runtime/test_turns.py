@@ -93,13 +93,25 @@ async def test_work_that_fails_holds_up_nobody() -> None:
     assert [type(one) for one in failed] == [ValueError]
 
 
-async def test_what_waits_for_a_lull_is_done_at_the_end_of_a_turn_without_a_line() -> None:
+async def test_what_waits_for_a_lull_is_done_at_the_end_of_a_turn_that_is_one() -> None:
+    turns, done = Turns(), list[str]()
+    turns.lull(lambda: done.append("lull"))
+    assert done == []
+    await turn()
+    assert done == ["lull"]
+
+
+async def test_a_turn_with_a_piece_is_no_lull_though_nobody_stands_in_line() -> None:
     turns, done = Turns(), list[str]()
     turns.run(lambda: done.append("piece"))
     turns.lull(lambda: done.append("lull"))
-    assert done == ["piece"]
-    await turn()
-    assert done == ["piece", "lull"]
+    for _ in range(3):
+        await turn()
+        turns.run(lambda: done.append("piece"))
+    assert done == ["piece"] * 4
+    for _ in range(3):
+        await turn()
+    assert done == ["piece"] * 4 + ["lull"]
 
 
 async def test_what_waits_for_a_lull_is_done_once_for_all_that_stands_in_line() -> None:
@@ -115,7 +127,8 @@ async def test_what_waits_for_a_lull_is_done_once_for_all_that_stands_in_line() 
     await turn()
     turns.lull(lambda: done.append("lull"))
     await asyncio.gather(*tasks)
-    await turn()
+    for _ in range(3):
+        await turn()
     assert done == ["first"] * MOST + ["waited"] * 2 * MOST + ["lull"]
 
 
@@ -134,3 +147,18 @@ async def test_nothing_waits_for_a_lull_for_ever() -> None:
     await turn()
     assert done == [1]
     assert len(turns) > 0
+
+
+async def test_who_waits_for_a_lull_lets_a_turn_do_no_more_than_it_may() -> None:
+    turns, done = Turns(), list[int]()
+    for _ in range(3):
+        turns.run(lambda: done.append(1))
+        turns.lull(lambda: None)
+        await turn()
+    before = len(done)
+    for _ in range(4 * MOST):
+        turns.run(lambda: done.append(1))
+    assert len(done) <= before + MOST
+    for turns_done in range(2, 4):
+        await turn()
+        assert len(done) <= before + turns_done * MOST
