@@ -1,5 +1,7 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,25 +57,42 @@ def test_a_log_that_is_not_there_has_no_lines(place: Place) -> None:
 
 
 class Port:
-    """Shows a certificate to whoever connects."""
+    """Shows a certificate to whoever connects, or ends the connection when it is asked to."""
 
-    def __init__(self, root: Authority) -> None:
-        self.context = server_context(root.issue("client"), [root.der])
+    def __init__(self, root: Authority | None) -> None:
+        self.context = server_context(root.issue("client"), [root.der]) if root else None
+        self.served: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tls = TLS(self.context, server_side=True)
-        while data := await reader.read(1 << 16):
+        self.served.append(writer)
+        tls = None if self.context is None else TLS(self.context, server_side=True)
+        while data := await reader.read(1 << 16):  # what is not read would become a reset
+            if tls is None:
+                break
             tls.receive(data)
             writer.write(tls.data_to_send())
         writer.close()
+
+    async def gone(self) -> None:
+        """Wait until every connection is no more: the loop ends right afterwards."""
+        for writer in self.served:
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@asynccontextmanager
+async def listening(root: Authority | None) -> AsyncIterator[int]:
+    port = Port(root)
+    server = await asyncio.start_server(port.serve, "127.0.7.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        await port.gone()
 
 
 @pytest.mark.sockets
 async def test_a_handshake_verifies_against_the_chosen_roots_only() -> None:
     root, other = Authority(), Authority("server.test Root 1")
-    server = await asyncio.start_server(Port(root).serve, "127.0.7.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with listening(root) as port:
         shown = await handshake("127.0.7.1", port, [other.der, root.der])
         assert shown.chain[-1] == root.der
         with pytest.raises(UnavailableError, match="refused by us"):
@@ -82,9 +101,7 @@ async def test_a_handshake_verifies_against_the_chosen_roots_only() -> None:
 
 @pytest.mark.sockets
 async def test_nobody_answers() -> None:
-    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.7.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with listening(None) as port:
         with pytest.raises(UnavailableError, match="during the handshake"):
             await handshake("127.0.7.1", port, [Authority().der])
     with pytest.raises(UnavailableError, match="does not answer"):
