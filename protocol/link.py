@@ -23,7 +23,6 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -74,8 +73,7 @@ Verify = Callable[[tuple[bytes, ...]], Peer]
 """Who a chain (DER, leaf first, root last, verified by OpenSSL) is; raises `Refusal`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """Messages flow from now on."""
 
     link_class: LinkClass
@@ -91,8 +89,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """The link has ended; nothing comes after this."""
 
     code: CloseCode
@@ -446,7 +443,7 @@ class Link:
         if not self._tls.writable:
             self._queue.clear()
             self._buffered = 0
-        events.append(replace(closed, shown_chain=shown) if shown else closed)
+        events.append(msgspec.structs.replace(closed, shown_chain=shown) if shown else closed)
 
 
 _LIMITS: Final = Limits()

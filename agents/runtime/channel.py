@@ -63,6 +63,31 @@ class Channel:
         on_gone: Resolved when the connection itself is no more; do not cancel it.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_announced",
+        "_clock",
+        "_drainers",
+        "_endpoint",
+        "_inbox",
+        "_loop",
+        "_requests",
+        "_timer",
+        "_timer_due",
+        "_waiting",
+        "_wire",
+        "_writers",
+        "id",
+        "kind",
+        "link_class",
+        "local",
+        "on_closed",
+        "on_gone",
+        "peer",
+        "remote",
+        "trace",
+    )
+
     def __init__(
         self,
         wire: Wire,

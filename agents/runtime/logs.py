@@ -225,9 +225,9 @@ def _say(level: str, event: str, bound: Mapping[str, object], fields: Mapping[st
     }
     for name, value in {**bound, **fields}.items():
         kind = type(value)
-        if kind is str:
-            if name != "traceback":
-                value = _text(value)  # type: ignore[arg-type]  # mypy reads no `kind is str`
+        if isinstance(value, str) and kind is str:
+            if not (value.isascii() and len(value) <= MAX_TEXT) and name != "traceback":
+                value = _text(value)
         elif kind not in _PLAIN:
             value = _plain(value)
         record[name] = value
