@@ -289,7 +289,7 @@ def _chosen() -> Calls:
     direct = Direct()
     try:
         return direct if _fits(connection, direct) else Public()
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, SSL.Error):
         return Public()
 
 
@@ -297,7 +297,7 @@ def _fits(connection: Any, direct: Direct) -> bool:  # noqa: ANN401
     """Whether all that `Direct` reaches for is there, and does to a new connection what it should.
 
     Raises:
-        AttributeError, TypeError: Something is not there, or not of its kind.
+        AttributeError, TypeError, SSL.Error: Something is not there, or not of its kind.
     """
     # Nobody is verified here; that the rest of `verified` is there is all that can be seen.
     there = lib.sk_X509_num, lib.sk_X509_value, lib.i2d_X509_bio, lib.BIO_free

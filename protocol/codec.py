@@ -4,7 +4,7 @@ Behind it everything has its type and its limits:
 
 1. size      the frame's limit, checked by `FrameDecoder` before the body is kept.
 2. form      one msgpack value with text as keys; no extensions, nothing behind it.
-3. type      `msgspec.convert`: unknown fields, wrong types and lengths are refused.
+3. type      in the same pass: unknown fields, wrong types and lengths are refused.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,9 @@
-"""One example of each message, with every field set."""
+"""One example of each message, with every field set, and what is none."""
 
+from protocol.codec import encode
+from protocol.codes import CloseCode
+from protocol.frames import FrameType, encode_frame
+from protocol.limits import FRAME_LIMITS
 from protocol.messages import (
     Ack,
     ClientRow,
@@ -132,3 +136,15 @@ EXAMPLES: tuple[Message, ...] = (
     Relayed(trace=TRACE, call=1, inner_type=0x11, inner=b"\x80"),
 )
 """In the order of `protocol.messages.MESSAGES`."""
+
+GARBAGE: dict[str, tuple[bytes, CloseCode]] = {
+    "oversize": (
+        (FRAME_LIMITS[FrameType.PING] + 1).to_bytes(4) + b"\x03",
+        CloseCode.FRAME_TOO_LARGE,
+    ),
+    "unknown frame": (encode_frame(FrameType.PING, b"")[:4] + b"\x7f", CloseCode.UNKNOWN_FRAME),
+    "another class": (encode(next(iter(EXAMPLES))), CloseCode.NOT_ALLOWED),
+    "no msgpack": (encode_frame(FrameType.PING, b"\xc1"), CloseCode.PROTOCOL_ERROR),
+    "no message": (encode_frame(FrameType.PING, b"\x80"), CloseCode.PROTOCOL_ERROR),
+}
+"""What is no frame of the peer's, and the code of the end that it brings."""
