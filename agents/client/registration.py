@@ -162,7 +162,6 @@ class Registering:
             fault = fault_of(answer, id=self._member.id)
             if fault is not None:
                 raise NotTakenError(channel, fault)
-        if isinstance(answer, Registered):
             self._full_left = max(left - 1, 0)
             self._unheard = {id: None for id in self._unheard if id not in lost}
             if full:
