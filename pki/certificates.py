@@ -35,6 +35,7 @@ __all__ = [
     "MAX_REQUEST",
     "NEVER",
     "PROFILES",
+    "UNREADABLE",
     "CertificateRequest",
     "Facts",
     "Kind",
@@ -71,7 +72,7 @@ _Extensions = Mapping[type[x509.ExtensionType], x509.ExtensionType]
 
 # All that `cryptography` was seen to raise for hostile bytes: three are no ValueError, and
 # warnings (of attributes too long, say) are errors where an interpreter is told so.
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -80,6 +81,7 @@ _UNREADABLE: Final = (
     x509.UnsupportedGeneralNameType,
     Warning,
 )
+"""What reading a certificate, or any part of one, may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def parse_request(der: bytes) -> CertificateRequest:
         signed, signature = request.tbs_certrequest_bytes, request.signature
         spki = _item(signed, _REQUEST_KEY_PLACE)
         attributes = len(request.attributes)
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise MalformedError("not a certificate request") from exc
     public = keys.load_spki(spki)
     if algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
@@ -238,7 +240,7 @@ def read(der: bytes) -> Facts:
         not_after = certificate.not_valid_after_utc
         subject, issuer = _cn(certificate.subject), _cn(certificate.issuer)
         serial = certificate.serial_number
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise MalformedError("not a certificate") from exc
     keys.load_spki(spki)
     # RFC 5280, 4.1.2.1 and 4.1.2.2.
@@ -298,7 +300,7 @@ def _extensions(certificate: x509.Certificate) -> _Extensions:
     """Return the values of the extensions by their type; none where they cannot be read."""
     try:
         return {type(one.value): one.value for one in certificate.extensions}
-    except _UNREADABLE:
+    except UNREADABLE:
         return {}
 
 

@@ -23,7 +23,6 @@ from enum import IntEnum
 from typing import Final, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -118,7 +117,7 @@ def _check_self_signature(der: bytes, spki: bytes) -> None:
         algorithm = certificate.signature_hash_algorithm
         signed = certificate.tbs_certificate_bytes
         signature = certificate.signature
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except certificates.UNREADABLE as exc:
         raise MalformedError("root is not a DER certificate") from exc
     if not canonical or not isinstance(algorithm, hashes.SHA256):
         raise MalformedError("root is not a DER certificate signed with SHA-256")

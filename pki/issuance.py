@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -336,7 +336,7 @@ def _check_signed(lower: Facts, upper: Facts) -> None:
         x509.load_der_x509_certificate(lower.der).verify_directly_issued_by(
             x509.load_der_x509_certificate(upper.der)
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as exc:
+    except (*certificates.UNREADABLE, InvalidSignature) as exc:
         raise SignatureError(
             f"certificate of key {lower.fingerprint} is not signed by {upper.fingerprint}"
         ) from exc

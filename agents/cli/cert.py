@@ -119,7 +119,6 @@ def describe(der: bytes) -> dict[str, Any]:
     import hashlib
 
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     from pki import certificates
@@ -136,7 +135,7 @@ def describe(der: bytes) -> dict[str, Any]:
             "not_before": found.not_valid_before_utc.isoformat(),
             "not_after": found.not_valid_after_utc.isoformat(),
         }
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except certificates.UNREADABLE as exc:
         raise AgentError("a certificate that cannot be read") from exc
     try:
         facts = certificates.read(der)

@@ -23,7 +23,6 @@ from types import MappingProxyType
 from typing import Final, Protocol, cast
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
@@ -32,6 +31,7 @@ from agents.runtime.network import Address, Endpoint, Handler, Verify
 from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
+from pki.certificates import UNREADABLE
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Closed, Link, Opened
@@ -259,6 +259,6 @@ def shown_fingerprint(chain: Sequence[bytes]) -> str:
     try:
         key = x509.load_der_x509_certificate(chain[0]).public_key()
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return "-"
     return hashlib.sha256(spki).hexdigest()
