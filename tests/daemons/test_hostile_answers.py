@@ -4,11 +4,12 @@ A client or a hub has dialled it. The lie costs that link or that command, one l
 it and what to do, nothing of it is kept, and the next link leads to an honest server.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 import pytest
+from _pytest.mark import ParameterSet
 
 from agents.member.trust import EXPECTED_HISTORY, REMEDY_OF_REFUSED
 from agents.runtime.remedies import REMEDIES
@@ -126,7 +127,15 @@ BROKEN_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "a revision above all": {"revision": 2**64 - 1},
     "an unknown field": {"name": "value"},
 }
-told = pytest.mark.parametrize("dial", ["client to server", "hub to server"])
+deep = pytest.mark.needs("fuzz")
+told = pytest.mark.parametrize(
+    "dial", ["client to server", pytest.param("hub to server", marks=deep)]
+)
+
+
+def few(names: Iterable[str]) -> list[ParameterSet]:
+    """Two of a kind always; the others, refused at the same place, where there is time."""
+    return [pytest.param(name, marks=[deep] if n > 1 else []) for n, name in enumerate(names)]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +237,7 @@ def ends(lures: Lures, dial: str, frame: FrameType, fields: Mapping[str, Any]) -
 
 
 class TestRegistered:
-    @pytest.mark.parametrize("what", BROKEN)
+    @pytest.mark.parametrize("what", few(BROKEN))
     def test_that_is_broken(self, lures: Lures, what: str) -> None:
         ends(lures, "client to server", FrameType.REGISTERED, BROKEN[what])
 
@@ -244,7 +253,7 @@ class TestRegistered:
         id = keyring_of(lures.victim(DIALS["client to server"])).id
         self._is_refused(lures, "client to server", {"forward": {**NEIGHBOUR, "id": id}})
 
-    @pytest.mark.parametrize("what", NAMES)
+    @pytest.mark.parametrize("what", few(NAMES))
     def test_unknown_settings_cost_nothing_and_are_not_kept(self, lures: Lures, what: str) -> None:
         dial, name = DIALS["client to server"], NAMES[what]
         with misled(lures, dial, Lie(FrameType.REGISTERED, {"settings": {name: name}})) as (
@@ -260,7 +269,7 @@ class TestRegistered:
             works(lures, dial, daemon)
             assert warned(daemon) == []
 
-    @pytest.mark.parametrize("what", NO_HEADS)
+    @pytest.mark.parametrize("what", few(NO_HEADS))
     def test_with_what_is_no_head(self, lures: Lures, chain: Chain, what: str) -> None:
         head = NO_HEADS[what](honest_head(lures, chain))
         costs(
@@ -287,14 +296,14 @@ class TestRegistered:
 
 class TestHeadNotice:
     @told
-    @pytest.mark.parametrize("what", NO_HEADS)
+    @pytest.mark.parametrize("what", few(NO_HEADS))
     def test_of_what_is_no_head(self, lures: Lures, chain: Chain, dial: str, what: str) -> None:
         head = NO_HEADS[what](honest_head(lures, chain))
         lie = Lie(FrameType.HEAD_NOTICE, {"head": head})
         turncoat = costs(lures, DIALS[dial], lie, "ledger.refused", closed=False, expected="a HEAD")
         assert [type(answer) for answer in turncoat.answers] == [Done]
 
-    @pytest.mark.parametrize("what", BROKEN_HEADS)
+    @pytest.mark.parametrize("what", few(BROKEN_HEADS))
     def test_that_is_broken(self, lures: Lures, what: str) -> None:
         ends(lures, "client to server", FrameType.HEAD_NOTICE, BROKEN_HEADS[what])
 
@@ -316,7 +325,7 @@ class TestLedgerEntries:
         lie = Lie(FrameType.LEDGER_ENTRIES, {"head": NOISE}, news=beyond(chain))
         costs(lures, DIALS[dial], lie, "ledger.refused", closed=False, expected="a HEAD")
 
-    @pytest.mark.parametrize("what", BROKEN_ENTRIES)
+    @pytest.mark.parametrize("what", few(BROKEN_ENTRIES))
     def test_that_are_broken(self, lures: Lures, chain: Chain, what: str) -> None:
         lie = Lie(FrameType.LEDGER_ENTRIES, BROKEN_ENTRIES[what], news=beyond(chain))
         dial = DIALS["client to server"]
@@ -357,12 +366,12 @@ class TestSettings:
         lie = Lie(FrameType.SETTINGS, {"revision": 1, "values": {}})
         costs(lures, DIALS[dial], lie, "link.closed", closed=True, code="not_allowed")
 
-    @pytest.mark.parametrize("what", BROKEN_SETTINGS)
+    @pytest.mark.parametrize("what", few(BROKEN_SETTINGS))
     def test_that_are_broken(self, lures: Lures, what: str) -> None:
         fields = {"revision": 1, "values": {}, **BROKEN_SETTINGS[what]}
         ends(lures, "hub to server", FrameType.SETTINGS, fields)
 
-    @pytest.mark.parametrize("what", VALUES)
+    @pytest.mark.parametrize("what", few(VALUES))
     def test_that_are_wrong(self, lures: Lures, what: str) -> None:
         values = {next(iter(rotation.SETTINGS)): VALUES[what]}
         lie = Lie(FrameType.SETTINGS, {"revision": 2**63 - 1, "values": values})
