@@ -8,8 +8,9 @@ Alone, nothing waits: the first pieces in a turn are done at once. (More than on
 together is cheaper: one commit for several certificates, one look at all sockets.) What is
 cheaper still for many turns together, a commit, waits for a `lull`: a turn without heavy work.
 
-The line needs no bound of its own: a connection is read no further while its piece waits, and
-connections are bounded (`admission`).
+The line needs no bound of its own. Of a handshake a connection is read no further while its piece
+waits, and connections are bounded (`admission`); requests are counted before they stand here, all
+those for a certificate together, others a link (`inbox`).
 """
 
 import asyncio
