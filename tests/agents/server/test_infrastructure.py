@@ -1,9 +1,7 @@
 """Envelopes: the hub vouches for who sent them, and for nothing that is in them."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -46,18 +44,7 @@ from protocol.messages import (
 from tests.support.clock import START, FakeClock
 from tests.support.components import Component, FakeChannel, peer_of
 from tests.support.logs import logged
-from tests.support.servers import enrolled, prepared
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest_asyncio.fixture
-async def server(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Server]:
-    async with prepared(tmp_path, clock=clock) as made:
-        yield made
+from tests.support.servers import enrolled
 
 
 async def decide(server: Server, component: Component, state: State) -> None:

@@ -1,26 +1,9 @@
-"""A server, and what an administrator may ask of it."""
-
-from collections.abc import AsyncIterator
-from pathlib import Path
+"""What an administrator may ask of a server."""
 
 import pytest
-import pytest_asyncio
 
 from agents.server.app import Server
 from agents.server.operations import ServerOperations
-from tests.support.clock import FakeClock
-from tests.support.servers import prepared
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest_asyncio.fixture
-async def server(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Server]:
-    async with prepared(tmp_path, clock=clock) as made:
-        yield made
 
 
 @pytest.fixture
