@@ -15,12 +15,12 @@ it gives up the old one. It is network time, and each link's own.
 import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
+from protocol.link import Closed
 
 if TYPE_CHECKING:
     from agents.member.member import Member
@@ -40,33 +40,35 @@ class Links:
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
-        self._links: dict[Channel, int] = {}
-        self._ending: set[Channel] = set()
-        self._accepted: WeakSet[Channel] = WeakSet()
+        self._links: dict[asyncio.Future[Closed], tuple[Channel, int, bool]] = {}
+        """By how each will end: the link, the trust it was made under, whether it came to us."""
+        self._ending: set[asyncio.Future[None]] = set()
 
     def __iter__(self) -> Iterator[Channel]:
-        return iter(list(self._links))
+        return iter([channel for channel, _, _ in self._links.values()])
 
     def __len__(self) -> int:
         return len(self._links)
 
     def add(self, channel: Channel) -> None:
         """Watch over this link until it ends; at once, if trust changed while it was made."""
-        self._links[channel] = self._trust.revision
-        channel.on_closed.add_done_callback(lambda _: self._end(channel))
-        self._close_if_uncovered(channel)
+        self._watch_over(channel, accepted=False)
 
     def accept(self, channel: Channel) -> None:
         """Watch over a link that a peer has made to us."""
-        self._accepted.add(channel)
-        self.add(channel)
+        self._watch_over(channel, accepted=True)
 
-    def _end(self, channel: Channel) -> None:
-        self._links.pop(channel, None)
+    def _watch_over(self, channel: Channel, *, accepted: bool) -> None:
+        self._links[channel.on_closed] = channel, self._trust.revision, accepted
+        channel.on_closed.add_done_callback(self._end)
+        self._close_if_uncovered(channel)
+
+    def _end(self, closed: asyncio.Future[Closed]) -> None:
+        channel, _, _ = self._links.pop(closed)
         # Only until its last words are read: a link that is gone is nobody's.
         if not channel.on_gone.done():
-            self._ending.add(channel)
-            channel.on_gone.add_done_callback(lambda _: self._ending.discard(channel))
+            self._ending.add(channel.on_gone)
+            channel.on_gone.add_done_callback(self._ending.discard)
 
     def of(self, id: bytes) -> list[Channel]:
         """The links to one component."""
@@ -87,8 +89,8 @@ class Links:
         channels = list(self)
         for channel in channels:
             channel.close(CloseCode.GOING_AWAY)
-        for channel in {*channels, *self._ending}:
-            await channel.gone()
+        for gone in {*self._ending, *(channel.on_gone for channel in channels)}:
+            await asyncio.shield(gone)
 
     async def watch(self) -> None:
         """Close what trust no longer covers, until cancelled."""
@@ -112,7 +114,11 @@ class Links:
                     member.tasks.spawn(renewed, hold=False)
 
     def _accepted_members(self) -> list[Channel]:
-        return [c for c in self if c in self._accepted and c.link_class is LinkClass.MEMBER]
+        return [
+            channel
+            for channel, _, accepted in self._links.values()
+            if accepted and channel.link_class is LinkClass.MEMBER
+        ]
 
     def _close_uncovered(self) -> None:
         for channel in self:
@@ -122,12 +128,13 @@ class Links:
         peer = channel.peer
         if peer is None:
             return
-        shown = {peer.leaf.key_id, peer.ca}
-        if peer.root not in self._trust.trusted or shown & self._trust.denied:
+        denied = self._trust.denied
+        shown_denied = peer.leaf.key_id in denied or peer.ca in denied
+        if shown_denied or peer.root not in self._trust.trusted:
             channel.close(CloseCode.REVOKED, "the chain of this link is no longer trusted")
 
     def _spare_the_rest(self, revision: int) -> None:
-        old = [channel for channel, made in self._links.items() if made < revision]
+        old = [channel for channel, made, _ in self._links.values() if made < revision]
         if old:
             asyncio.get_running_loop().call_later(REMAKE_WITHIN, self._close_old, old)
 
