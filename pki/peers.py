@@ -18,6 +18,7 @@ Each has an error of its own, so that a refusal can say what was wrong and what 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from pki import certificates
 from pki.certificates import Facts
@@ -34,6 +35,9 @@ from pki.names import Name, Role
 from pki.profiles import KIND_OF_ROLE, LINES
 
 __all__ = ["Expectation", "Peer", "check_peer"]
+
+_BELOW_ROOT: Final = {role: list(LINES[kind][:-1]) for role, kind in KIND_OF_ROLE.items()}
+"""The kinds of a chain, from a leaf of this role up to the one that a root has signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +99,25 @@ def check_peer(
     if not chain:
         raise UntrustedError("no certificate was shown")
     facts = [certificates.read(der) for der in chain]
-    _check_dates(facts, now)
+    not_after = _check_dates(facts, now)
     _check_keys(facts, roots, denied)
     name = _check_name(facts[0], expectation)
     _check_kinds(facts, name)
     ca = _check_client_ca(facts, name, expectation)
-    return Peer(name, facts[0], facts[-1].key_id, ca, min(fact.not_after for fact in facts))
+    return Peer(name, facts[0], facts[-1].key_id, ca, not_after)
 
 
-def _check_dates(facts: Sequence[Facts], now: datetime) -> None:
+def _check_dates(facts: Sequence[Facts], now: datetime) -> datetime:
+    """Return when the first of them ends."""
+    first = facts[0].not_after
     for fact in facts:
         if now < fact.not_before:
             raise NotYetValidError(fact.key_id, fact.not_before, now)
         if now > fact.not_after:
             raise ExpiredError(fact.key_id, fact.not_after, now)
+        if fact.not_after < first:
+            first = fact.not_after
+    return first
 
 
 def _check_keys(
@@ -141,14 +150,16 @@ def _roles(expectation: Expectation) -> list[str]:
 
 
 def _check_kinds(facts: Sequence[Facts], name: Name) -> None:
-    expected = LINES[KIND_OF_ROLE[name.role]]
-    got = tuple(fact.kind for fact in facts[:-1])
+    *below, root = facts
+    expected = _BELOW_ROOT[name.role]
+    got = [fact.kind for fact in below]
     # The root's own profile decides nothing: its place in the ledger has made it a root.
-    if got != expected[:-1] or not facts[-1].is_ca:
+    if got != expected or not root.is_ca:
         kinds = ", ".join(str(kind) if kind else "no known kind" for kind in got[:4])
-        raise UntrustedError(f"chain of {kinds} below a root, expected {', '.join(expected[:-1])}")
-    if any(fact.name is None or fact.name.deployment != name.deployment for fact in facts[:-1]):
-        raise UntrustedError("certificate of another deployment in the chain")
+        raise UntrustedError(f"chain of {kinds} below a root, expected {', '.join(expected)}")
+    for fact in below:
+        if fact.name is None or fact.name.deployment != name.deployment:
+            raise UntrustedError("certificate of another deployment in the chain")
 
 
 def _check_client_ca(facts: Sequence[Facts], name: Name, expectation: Expectation) -> KeyId | None:
