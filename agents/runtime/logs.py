@@ -28,7 +28,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path, PurePath
 from typing import IO, Final, Protocol
@@ -222,15 +222,15 @@ def _say(level: str, event: str, bound: Mapping[str, object], fields: Mapping[st
         "event": event,
         "role": output.role,
         "id": output.id,
+        **bound,
+        **fields,
     }
-    for name, value in {**bound, **fields}.items():
-        kind = type(value)
-        if isinstance(value, str) and kind is str:
+    for name, value in record.items():
+        if type(value) is str:
             if not (value.isascii() and len(value) <= MAX_TEXT) and name != "traceback":
-                value = _text(value)
-        elif kind not in _PLAIN:
-            value = _plain(value)
-        record[name] = value
+                record[name] = _text(value)
+        elif type(value) not in _PLAIN:
+            record[name] = _plain(value)
     if "trace" not in record and (trace := current_trace.get()):
         record["trace"] = trace
     output.write(record)
@@ -250,18 +250,18 @@ class _Stamps:
     """Gives `_stamp` of the present; of the lines of one second only the first has it made."""
 
     def __init__(self) -> None:
-        self._last = datetime.min.replace(tzinfo=UTC), ""
+        # No date is in it.
+        self._second = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), ""
 
     def __call__(self, now: datetime) -> str:
-        second, text = self._last  # in one step, and written in one: threads share it
-        if not _NOTHING <= now - second < _ONE_SECOND:
-            second = now.replace(microsecond=0)
-            text = _stamp(second)[: -len("000Z")]
-            self._last = second, text
+        first, last, text = self._second  # in one step, and written in one: threads share it
+        if not first <= now <= last:
+            first, last = now.replace(microsecond=0), now.replace(microsecond=999_999)
+            text = _stamp(first)[: -len("000Z")]
+            self._second = first, last, text
         return f"{text}{now.microsecond // 1000:03}Z"
 
 
-_NOTHING, _ONE_SECOND = timedelta(), timedelta(seconds=1)
 _ts: Final = _Stamps()
 
 
@@ -270,6 +270,8 @@ def _plain(value: object, depth: int = 4) -> object:
     kind = type(value)  # of what is common: to ask each class in turn costs ten times that
     if kind in _PLAIN:
         return value
+    if kind is str:
+        return _text(value)  # type: ignore[arg-type]
     if kind in _SEQUENCES and depth:
         return [_plain(item, depth - 1) for item in value]  # type: ignore[attr-defined]
     match value:
