@@ -242,7 +242,7 @@ def read(der: bytes) -> Facts:
         serial = certificate.serial_number
     except UNREADABLE as exc:
         raise MalformedError("not a certificate") from exc
-    keys.load_spki(spki)
+    keys.check_spki(spki)
     # RFC 5280, 4.1.2.1 and 4.1.2.2.
     if certificate.version is not x509.Version.v3 or serial <= 0:
         raise MalformedError("certificate without extensions or with no positive serial number")

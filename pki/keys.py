@@ -36,6 +36,7 @@ __all__ = [
     "KeyId",
     "PrivateKey",
     "PublicKey",
+    "check_spki",
     "component_id",
     "generate",
     "key_id",
@@ -121,6 +122,21 @@ def load_spki(encoded: bytes) -> PublicKey:
     Raises:
         MalformedError: Another form, curve or algorithm, or a point that is not on the curve.
     """
+    return _load(encoded)
+
+
+def check_spki(encoded: bytes) -> None:
+    """Check that `load_spki` would read this, and keep nothing.
+
+    OpenSSL takes 2 KiB for a key, and with that of most certificates nothing is verified here.
+
+    Raises:
+        MalformedError: As `load_spki`.
+    """
+    _load(encoded)
+
+
+def _load(encoded: bytes) -> PublicKey:
     _check_form(encoded)
     try:
         public = load_der_public_key(encoded)

@@ -70,6 +70,13 @@ def test_a_key_is_read_as_it_was_written() -> None:
     assert keys.spki(keys.load_spki(SPKI)) == SPKI
 
 
+def test_a_key_that_is_only_checked_is_not_kept() -> None:
+    encoded = keys.spki(keys.generate().public_key())
+    before = keys.load_spki.cache_info().currsize
+    keys.check_spki(encoded)
+    assert keys.load_spki.cache_info().currsize == before
+
+
 @pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
 def test_a_private_key_of_another_sort_is_refused(stranger: PrivateKeyTypes) -> None:
     data = stranger.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -102,8 +109,9 @@ def test_what_is_no_private_key_is_refused(data: bytes) -> None:
     ],
 )
 def test_a_public_key_in_another_form_is_refused(data: bytes) -> None:
-    with pytest.raises(MalformedError):
-        keys.load_spki(data)
+    for read in (keys.load_spki, keys.check_spki):
+        with pytest.raises(MalformedError):
+            read(data)
 
 
 @pytest.mark.req("A11")
@@ -172,6 +180,6 @@ def test_hostile_signers_and_signatures_are_refused(spki: bytes, signature: byte
 
 @given(st.binary(max_size=600))
 def test_hostile_keys_are_a_documented_error(data: bytes) -> None:
-    for read in (keys.load_private, keys.load_spki, keys.key_id):
+    for read in (keys.load_private, keys.load_spki, keys.check_spki, keys.key_id):
         with pytest.raises(PKIError):
             read(data)
