@@ -68,6 +68,14 @@ class Gate:
         self.opened.wait()
 
 
+def put_many(connection: Connection) -> None:
+    """Write half a MiB of pages."""
+    connection.execute(
+        text("INSERT OR REPLACE INTO issuer_count VALUES (:issuer, :kind, 1)"),
+        [{"issuer": bytes([number]), "kind": "x" * 4096} for number in range(128)],
+    )
+
+
 def names(path: Path) -> set[str]:
     """What another program sees of the committed rows."""
     with sqlite3.connect(path) as connection:
@@ -383,6 +391,17 @@ async def test_every_commit_reaches_the_disk(store: Store) -> None:
 
     full = 2
     assert await store.write(pragmas) == (full, "wal")
+
+
+async def test_what_a_savepoint_keeps_is_in_no_file(store: Store) -> None:
+    """SQLite's default is a file in /var/tmp, from 64 KiB on."""
+    await store.write(put_many)
+
+    def open_files(connection: Connection) -> list[Path]:
+        put_many(connection)
+        return [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+
+    assert not [file for file in await store.write(open_files) if "etilqs" in file.name]
 
 
 async def test_a_store_opens_again_with_what_was_written(path: Path) -> None:
