@@ -182,16 +182,19 @@ class Member:
 
     def shown(self) -> Credential | None:
         """The credential that is shown on links, if it would be taken."""
-        return self.keyring.credential(self.kind) if self.certified(self.kind) else None
+        return self._good(self.kind)
 
     def certified(self, kind: Kind) -> bool:
         """Whether we hold a certificate of this kind, in date, under a root that is trusted."""
+        return self._good(kind) is not None
+
+    def _good(self, kind: Kind) -> Credential | None:
         held = self.keyring.credential(kind)
-        return (
-            held is not None
-            and held.leaf.not_before <= self.clock.now() < held.leaf.not_after
-            and held.root in self.trust.trusted
-        )
+        if held is None:
+            return None
+        leaf = held.leaf
+        in_date = leaf.not_before <= self.clock.now() < leaf.not_after
+        return held if in_date and held.root in self.trust.trusted else None
 
     async def until_certified(self, kind: Kind) -> None:
         """Wait for the first certificate of a kind, which comes with the first member link.

@@ -111,7 +111,7 @@ class Trust:
     @property
     def deployment(self) -> bytes:
         """Id of the deployment, 16 bytes."""
-        return self._state.deployment
+        return self._deployment
 
     @property
     def slots(self) -> tuple[bytes, ...]:
@@ -297,6 +297,7 @@ class Trust:
     def _hold(self, known: TrustState) -> None:
         """Make this the state; what every link asks of it is gathered once, here."""
         self._state = known
+        self._deployment = known.deployment
         self._effect = state.effect(known)
         self._trusted = state.trusted(known)
         self._refused = self._effect.denied | state.revoked(known)
