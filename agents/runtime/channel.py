@@ -56,7 +56,6 @@ class Channel:
         link_class: What the link may carry.
         peer: Who `verify` says is at the other end; None where the peer has shown nothing.
         remote: Address and port of the peer as seen here.
-        local: Our own.
         trace: The trace under which it was made.
         kind: Which of the product's links this is, for log lines.
         on_closed: Resolved once, with how the link ended. Never fails; do not cancel it.
@@ -80,7 +79,6 @@ class Channel:
         "id",
         "kind",
         "link_class",
-        "local",
         "on_closed",
         "on_gone",
         "peer",
@@ -99,13 +97,11 @@ class Channel:
         trace: str,
         kind: str,
         remote: Address,
-        local: Address,
     ) -> None:
         self.id = id
         self.link_class: LinkClass = opened.link_class
         self.peer = cast(Peer | None, opened.peer)  # as our own `verify` gave it
         self.remote = remote
-        self.local = local
         self.trace = trace
         self.kind = kind
         self._wire = wire
@@ -134,6 +130,11 @@ class Channel:
         if self.peer is not None:
             return f"{self.peer.name.role}/{self.peer.name.id.hex()}"
         return f"{self.remote[0]}:{self.remote[1]}"
+
+    @property
+    def local(self) -> Address:
+        """Our own address and port; unknown after the end."""
+        return self._wire.local
 
     @property
     def log(self) -> Logger:

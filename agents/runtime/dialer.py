@@ -26,6 +26,7 @@ from agents.runtime.network import (
     client_context,
 )
 from agents.runtime.opening import Opening, Side
+from agents.runtime.tcp import connect
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Closed, Opened
@@ -154,13 +155,12 @@ class _Dialled:
 async def _open(
     side: Side, host: str, port: int, local_address: str | None
 ) -> tuple[Channel, Opening]:
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Channel | Closed] = loop.create_future()
+    outcome: asyncio.Future[Channel | Closed] = asyncio.get_running_loop().create_future()
     opening = Opening(side, _Dialled(outcome))
     local = None if local_address is None else (local_address, 0)
     try:
         try:
-            await loop.create_connection(lambda: opening.wire, host, port, local_addr=local)
+            await connect(lambda: opening.wire, host, port, local=local)
         except OSError as exc:
             raise _unreachable(host, port, _words(exc)) from exc
         except ValueError as exc:

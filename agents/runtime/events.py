@@ -286,6 +286,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "remote",
             "trace",
         ),
+        "listener.paused": Event(
+            "The system has no room for a connection: nobody is accepted for a second.",
+            *("kind", "reason", "remedy"),
+        ),
         "message.in": Event("A message came.", "trace", "type"),
         "message.out": Event("A message was sent.", "trace", "type"),
         "neighbour.linked": Event(

@@ -12,7 +12,6 @@ of the listener. Open links stay as they are: who made them closes them when tru
 (`channels` lists them).
 """
 
-import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +25,8 @@ from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError
 from agents.runtime.network import Address, Endpoint, Handler, Verify, client_context
 from agents.runtime.opening import Opening, Side
+from agents.runtime.remedies import REMEDIES
+from agents.runtime.tcp import Listening, listen
 from agents.runtime.wire import Wire
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
@@ -58,7 +59,7 @@ class Listener:
         self._gate = Gate(admission)
         self._on_channel = on_channel
         self._on_refused = on_refused
-        self._server: asyncio.Server | None = None
+        self._listening: Listening | None = None
         self._openings: dict[Opening, _Visit] = {}  # the oldest first
         self.channels: set[Channel] = set()
         """Links that are open."""
@@ -130,15 +131,15 @@ class Listener:
             on_refused=on_refused,
         )
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._accept, host, port, backlog=BACKLOG
+            self._listening = await listen(
+                self._accept, host, port, backlog=BACKLOG, exhausted=self._exhausted
             )
         except OSError as exc:
             raise StateError(
                 f"cannot listen on {host}:{port}: {_words(exc)}",
                 hint=HINTS.get(exc.errno or 0, "set another address or port"),
             ) from exc
-        self.host, self.port = self._server.sockets[0].getsockname()[:2]
+        self.host, self.port = self._listening.address
         return self
 
     @property
@@ -158,8 +159,8 @@ class Listener:
 
     def close(self) -> None:
         """Accept nothing more; drop what is no link yet. Open links stay. Idempotent."""
-        if self._server is not None:
-            self._server.close()
+        if self._listening is not None:
+            self._listening.close()
         for opening in list(self._openings):
             opening.wire.abort()
 
@@ -177,6 +178,14 @@ class Listener:
         opening = Opening(self._side, visit)
         self._openings[opening] = visit
         return opening.wire
+
+    def _exhausted(self, error: OSError) -> None:
+        self._side.endpoint.log.error(
+            "listener.paused",
+            kind=self._side.kind,
+            reason=_words(error),
+            remedy=REMEDIES["exhausted"],
+        )
 
     def _make_way(self) -> None:
         """Have the oldest handshake end, if it is old enough, for somebody who comes now."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -30,14 +30,14 @@ from agents.runtime.channel import Channel
 from agents.runtime.network import Address, Endpoint, Handler, Verify
 from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
-from agents.runtime.wire import Wire
+from agents.runtime.wire import Wire, address
 from pki.certificates import UNREADABLE
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Closed, Link, Opened
 from protocol.messages import Message
 
-__all__ = ["Opening", "Side", "Visitor", "addresses", "shown_fingerprint"]
+__all__ = ["Opening", "Side", "Visitor", "shown_fingerprint"]
 
 OPENED_AS: Final[Mapping[LinkClass | None, str]] = MappingProxyType(
     {
@@ -103,7 +103,6 @@ class Opening:
 
     __slots__ = (
         "_link_class",
-        "_local",
         "_shown",
         "_side",
         "_turned_away",
@@ -121,7 +120,6 @@ class Opening:
         self._side = side
         self._visitor = visitor
         self._link_class: LinkClass | None = None
-        self._local: Address = ("", 0)
         self._turned_away = False
         self._shown: Sequence[bytes] = ()
         self.wire = Wire(
@@ -155,7 +153,7 @@ class Opening:
     def _make_link(self, transport: asyncio.Transport) -> Link | None:
         side = self._side
         endpoint = side.endpoint
-        self.remote, self._local = addresses(transport)
+        self.remote = address(transport, "peername")
         if not self._visitor.arrived(self):
             return None
         if side.link_class is not None:
@@ -196,7 +194,6 @@ class Opening:
             trace=self.trace,
             kind=self._side.kind,
             remote=self.remote,
-            local=self._local,
         )
         self.wire.owner = channel
         self._visitor.done(self, channel)
@@ -239,14 +236,6 @@ def _words(event: Closed) -> str:
     except (ValueError, OverflowError, OSError):
         clock = str(event.time)
     return f"{event.text}; the peer's clock says {clock}".removeprefix("; ")
-
-
-def addresses(transport: asyncio.BaseTransport) -> tuple[Address, Address]:
-    """Where the peer is and where we are; unknown where the peer has gone already."""
-    peer, ours = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-    return cast(Address, tuple(peer[:2]) if peer else ("", 0)), cast(
-        Address, tuple(ours[:2]) if ours else ("", 0)
-    )
 
 
 def shown_fingerprint(chain: Sequence[bytes]) -> str:

@@ -26,6 +26,7 @@ REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
         "retry_after": "nothing if it is rare; otherwise raise the bound, or add a responder",
         "internal": "read the error in the log of the side that failed",
         "dropped": "nothing if it is rare; otherwise find out who connects so often",
+        "exhausted": "raise LimitNOFILE of the service, or lower `[admission] connections`",
         "unready": "wait for this component's own certificate; `pki show` says what is missing",
     }
 )

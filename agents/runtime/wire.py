@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from agents.runtime.clock import Clock
+from agents.runtime.network import Address
 from agents.runtime.turns import Turns
 from protocol.codes import CloseCode
 from protocol.link import Closed, Event, Link, Opened, Received
@@ -85,6 +86,12 @@ class Nobody:
 
 
 _NOBODY: Final = Nobody()
+
+
+def address(transport: asyncio.BaseTransport, name: str) -> Address:
+    """Where the peer ("peername") or we ("sockname") are; unknown where that is no more."""
+    found = transport.get_extra_info(name)
+    return (found[0], found[1]) if found else ("", 0)
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -163,6 +170,11 @@ class Wire(asyncio.BufferedProtocol):
         if self._made is None:
             raise RuntimeError("not connected")
         return self._made
+
+    @property
+    def local(self) -> Address:
+        """Our own address and port; unknown where there is no connection."""
+        return ("", 0) if self._transport is None else address(self._transport, "sockname")
 
     @property
     def ended(self) -> bool:

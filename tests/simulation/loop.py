@@ -53,7 +53,8 @@ class SimLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         """Seconds since the world began."""
-        self.network: Network | None = None
+        self.network: Network
+        """Set by who makes one: connections are made there (`agents.runtime.tcp`)."""
         self.threads: Random = drawn(0, "threads")
         """Draws how long they take."""
         self._selector = _Leap(self)
@@ -84,14 +85,6 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # --- what the product asks
 
-    async def create_connection(self, factory: Any, host: Any, port: Any, **options: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - of many overloads the product uses one
-        """Connect on the simulated network."""
-        return await self._net().connect(factory, host, port, options.get("local_addr"))
-
-    async def create_server(self, factory: Any, host: Any, port: Any, **_options: Any) -> Any:  # type: ignore[override] # noqa: ANN401 - of many overloads the product uses one
-        """Listen on the simulated network."""
-        return self._net().listen(factory, host, port)
-
     def run_in_executor(  # type: ignore[override] # the product's threads are its own
         self,
         executor: Any,  # noqa: ANN401
@@ -111,11 +104,6 @@ class SimLoop(asyncio.BaseEventLoop):
         except BaseException as exc:  # whatever a thread raises is for who waits
             answer = partial(_settle, done, None, exc)
         self.call_later(self.threads.uniform(0.0, LONGEST), answer)
-
-    def _net(self) -> "Network":
-        if self.network is None:
-            raise RuntimeError("this loop has no network")
-        return self.network
 
 
 def _settle(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

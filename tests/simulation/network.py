@@ -57,32 +57,21 @@ class Host:
     ports: dict[int, "Listening"] = field(default_factory=dict)
 
 
-class _Name:
-    """What a listening socket can be asked."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    def getsockname(self) -> Address:
-        return self._address
-
-
 class Listening:
-    """A port that is listened on; of what asyncio's servers can, the product uses this much."""
+    """A port that is listened on, as `agents.runtime.tcp` wants it."""
 
     def __init__(self, network: "Network", owner: object, address: Address, make: Factory) -> None:
         self.owner = owner
         self.make = make
         self.context = copy_context()
-        self.sockets = (_Name(address),)
+        self.address = address
         self._network = network
-        self._address = address
 
     def close(self) -> None:
         """Accept nothing more."""
-        ports = self._network.host(self._address[0]).ports
-        if ports.get(self._address[1]) is self:
-            del ports[self._address[1]]
+        ports = self._network.host(self.address[0]).ports
+        if ports.get(self.address[1]) is self:
+            del ports[self.address[1]]
 
 
 class Network:

@@ -75,7 +75,7 @@ class Ground:
 
     async def dial(self, hello: bytes = b"") -> tuple[Peer, Peer]:
         made = Peer(hello)
-        await self.loop.create_connection(lambda: made, "b", PORT)
+        await self.network.connect(lambda: made, "b", PORT, None)
         await asyncio.sleep(1.0)
         return made, self.accepted[-1]
 
@@ -119,7 +119,7 @@ async def test_both_sides_hear_each_other_in_order(ground: Ground) -> None:
 @grounded
 async def test_nobody_listens_there(ground: Ground) -> None:
     with pytest.raises(ConnectionRefusedError):
-        await ground.loop.create_connection(Peer, "b", 1)
+        await ground.network.connect(Peer, "b", 1, None)
 
 
 @grounded
@@ -286,7 +286,7 @@ async def test_a_bent_road_leads_somewhere_else(ground: Ground) -> None:
     ground.network.listen(lambda: elsewhere, "c", PORT)
     ground.network.bend("a", "b", "c")
     made = Peer(b"secret")
-    await ground.loop.create_connection(lambda: made, "b", PORT)
+    await ground.network.connect(lambda: made, "b", PORT, None)
     await asyncio.sleep(1.0)
     assert made.end.get_extra_info("peername") == ("b", PORT)
     assert elsewhere.data == b"secret"

@@ -40,9 +40,9 @@ DEADLINE = 60.0
 
 
 def on_uvloop(tests: type[T]) -> type[T]:
-    """Run the asynchronous tests of a class on the loop that daemons use."""
-    for name, test in list(vars(tests).items()):
-        if name.startswith("test") and inspect.iscoroutinefunction(test):
+    """Run the asynchronous tests of a class, inherited ones too, on the loop that daemons use."""
+    for name, test in inspect.getmembers(tests, inspect.iscoroutinefunction):
+        if name.startswith("test"):
             setattr(tests, name, _run_on_uvloop(test))
     return tests
 

@@ -384,7 +384,7 @@ class TestEndings:
         with logged() as lines:
             async with listening(kind="client-server") as site:
                 channel = await connect(site)
-                other = await site.first()
+                other, local = await site.first(), channel.local
                 channel.close(CloseCode.NORMAL)
                 await other.closed()
         mine = [line for line in lines if line.get("link") == other.id]
@@ -393,7 +393,7 @@ class TestEndings:
         assert opened["kind"] == "client-server"
         assert opened["link_class"] == "member"
         assert opened["peer"] == f"client/{bytes(16).hex()}"
-        assert opened["remote"] == list(channel.local)
+        assert opened["remote"] == list(local)
         assert (closed["code"], closed["by_peer"]) == ("normal", True)
 
 
