@@ -9,6 +9,7 @@ The subject key identifier is the KeyID (RFC 7093, method 4), so that any tool s
 `read` never looks there: a KeyID is always computed, over the 91 bytes of the key.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -256,7 +257,7 @@ def read(der: bytes) -> Facts:
         subject=subject,
         key_id=keys.key_id(spki),
         spki=spki,
-        issuer_cn=issuer,
+        issuer_cn=sys.intern(issuer),  # few issuers of many leaves
         not_before=not_before,
         not_after=not_after,
         is_ca=_is_ca(extensions),

@@ -13,6 +13,7 @@ spelling would be a second name.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from pki.errors import MalformedError
@@ -78,5 +79,11 @@ class Name:
         if found is None:
             raise MalformedError(f"not a name of a component: {uri[:120]!r}")
         return cls(
-            bytes.fromhex(found["deployment"]), Role(found["role"]), bytes.fromhex(found["id"])
+            _deployment(found["deployment"]), Role(found["role"]), bytes.fromhex(found["id"])
         )
+
+
+# Of thousands of names that are kept all are of one or two.
+@lru_cache(maxsize=16)
+def _deployment(text: str) -> bytes:
+    return bytes.fromhex(text)
