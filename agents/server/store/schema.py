@@ -162,7 +162,6 @@ issued: Final = Table(
     Column("not_after", Instant, nullable=False),
     Column("at", Instant, nullable=False),
     PrimaryKeyConstraint("issuer", "serial"),
-    Index(None, "holder"),
     Index(None, "not_after"),
 )
 

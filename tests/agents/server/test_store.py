@@ -4,12 +4,14 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
@@ -18,7 +20,10 @@ from sqlalchemy import Connection, RootTransaction, event, text
 
 from agents.runtime.errors import DamagedError, StateError, UnavailableError
 from agents.server.store import Store
+from agents.server.store.engine import locate, open_engine
+from agents.server.store.issued import IssuedTable
 from agents.server.store.schema import METADATA
+from agents.server.store.upgrade import configuration
 from agents.server.store.writer import MAX_GROUP
 
 PATIENCE = 30.0
@@ -35,6 +40,10 @@ def store(path: Path) -> Iterator[Store]:
     opened = Store.open(path)
     yield opened
     opened.close()
+
+
+OLD = "x'01', x'07', 'client-tls', CAST('holder' AS BLOB), x'02', x'03', 0, 9999999999, 0"
+"""A row of an issue, as the first schema has it."""
 
 
 def put(name: str) -> "Put":
@@ -426,6 +435,20 @@ async def test_the_migrations_build_the_schema(store: Store) -> None:
         return list(compare_metadata(context, METADATA))
 
     assert await store.read(differences) == []
+
+
+async def test_a_database_of_the_first_schema_keeps_its_issues(path: Path) -> None:
+    engine = open_engine(locate(path), connections=1, read_only=False)
+    config = configuration()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "r0001")
+        connection.execute(text(f"INSERT INTO issued VALUES ({OLD})"))  # noqa: S608 - ours
+    engine.dispose()
+    store = Store.open(path)
+    kept = await IssuedTable(store).unexpired(datetime(2030, 1, 1, tzinfo=UTC), holder=b"holder")
+    store.close()
+    assert [one.serial for one in kept] == [7]
 
 
 def test_a_crash_before_the_first_migration_leaves_a_store_that_opens(path: Path) -> None:
