@@ -186,6 +186,7 @@ async def _wire(deployment: Deployment) -> int:
             clock=endpoint.clock,
             scratch=endpoint.scratch,
             turns=endpoint.turns,
+            deadlines=endpoint.deadlines,
             owner=Nobody(),
             high_water=endpoint.limits.send_high_water,
             lost=lambda: None,

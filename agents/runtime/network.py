@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 from OpenSSL import SSL
 
 from agents.runtime.clock import Clock
+from agents.runtime.deadlines import Deadlines
 from agents.runtime.errors import UnavailableError
 from agents.runtime.logs import Logger, get_logger
 from agents.runtime.turns import Turns
@@ -122,6 +123,8 @@ class Endpoint:
     connection would otherwise be 100)."""
     turns: Turns = field(default_factory=Turns, repr=False)
     """Where heavy work of this loop stands in line."""
+    deadlines: Deadlines = field(default_factory=Deadlines, repr=False)
+    """Where links keep theirs."""
 
 
 class LinkError(UnavailableError):

@@ -127,6 +127,7 @@ class Opening:
             clock=side.endpoint.clock,
             scratch=side.endpoint.scratch,
             turns=side.endpoint.turns,
+            deadlines=side.endpoint.deadlines,
             owner=self,
             high_water=side.endpoint.limits.send_high_water,
             lost=self._lost,

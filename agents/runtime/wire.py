@@ -2,7 +2,7 @@
 
     socket ──► buffer_updated ──► Link.receive_data ──► events ──► owner
     socket ◄── one write an input, or a turn ◄── Link.data_to_send ◄── send, close
-    timer  ──► Link.handle_timeout
+    deadline ──► Link.handle_timeout
 
 Rules:
 
@@ -10,9 +10,9 @@ Rules:
    flush, see to the timer.
 2. All that is sent while one input is handled is one TLS write and one system call (`_flush`),
    and so is all else that is sent in one turn of the loop.
-3. The timer is lazy: once set it is moved only when the link opens, and otherwise finds out when
+3. The deadline is lazy: once set it is moved only to ring sooner, and otherwise finds out when
    it rings that it is early (`handle_timeout` is harmless then). Idle deadlines move
-   with every byte; a timer would otherwise cost more than the byte.
+   with every byte; to move one costs more than the byte. All links share a timer (`deadlines`).
 4. The end is polite: after our CLOSE the sending side is shut and input is thrown away until
    the peer has closed too, or `LINGER` seconds, or `LINGER_BYTES`. Closing a socket with unread
    input makes the kernel send a reset, which can overtake the CLOSE that says why. Whoever ended
@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from agents.runtime.clock import Clock
+from agents.runtime.deadlines import Deadlines
 from agents.runtime.network import Address
 from agents.runtime.turns import Turns
 from protocol.codes import CloseCode
@@ -104,6 +105,7 @@ class Wire(asyncio.BufferedProtocol):
         scratch: The read buffer, shared by all wires of a loop: between `get_buffer` and
             `buffer_updated` no other wire runs.
         turns: Where the steps of a handshake stand in line.
+        deadlines: Where its own is kept.
         owner: Is told; may be replaced at any time.
         lost: Is called once when a connection that was made is gone.
         high_water: Bytes waiting to be written above which `write_blocked` is true.
@@ -112,7 +114,9 @@ class Wire(asyncio.BufferedProtocol):
     __slots__ = (
         "_clock",
         "_crowded",
+        "_deadlines",
         "_discarded",
+        "_due",
         "_ended",
         "_flush_scheduled",
         "_high_water",
@@ -124,8 +128,7 @@ class Wire(asyncio.BufferedProtocol):
         "_reading",
         "_scratch",
         "_socket_full",
-        "_timer",
-        "_timer_due",
+        "_tick",
         "_transport",
         "_turns",
         "gone",
@@ -139,6 +142,7 @@ class Wire(asyncio.BufferedProtocol):
         clock: Clock,
         scratch: memoryview,
         turns: Turns,
+        deadlines: Deadlines,
         owner: Owner,
         high_water: int,
         lost: Callable[[], None],
@@ -148,14 +152,17 @@ class Wire(asyncio.BufferedProtocol):
         self._clock = clock
         self._scratch = scratch
         self._turns = turns
+        self._deadlines = deadlines
         self._high_water = high_water
         self._lost: Callable[[], None] | None = lost
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._made: Link | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
+        self._tick: int | None = None
+        """Where its deadline is kept, if it has one."""
+        self._due = 0.0
+        """Network time of it."""
         self._flush_scheduled = False
         self._reading = True
         self._socket_full = False
@@ -290,7 +297,7 @@ class Wire(asyncio.BufferedProtocol):
             self._lingering = True  # there is no end of its to wait for any more
             self._after(self.link.receive_eof(self._clock.monotonic()))
             # The transport writes what it has and closes, unless the peer reads nothing.
-            self._timer = self._loop.call_later(LINGER, self.abort)
+            self._remind(LINGER)
         return False
 
     def pause_writing(self) -> None:
@@ -306,7 +313,7 @@ class Wire(asyncio.BufferedProtocol):
         """The socket is gone, with or without a word."""
         if not self._ended:
             self._after(self.link.receive_eof(self._clock.monotonic()))
-        self._cancel_timer()
+        self._forget_deadline()
         if not self.gone.done():
             self.gone.set_result(None)
         lost, self._lost = self._lost, None
@@ -332,7 +339,7 @@ class Wire(asyncio.BufferedProtocol):
             finally:
                 self._flush_scheduled = scheduled
         self._flush()
-        if self._timer is None and not self._ended:
+        if self._tick is None and not self._ended:
             self._arm()
 
     def _deliver(self, event: Opened | Closed) -> None:
@@ -345,7 +352,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _end(self, event: Closed) -> None:
         self._ended = True
-        self._cancel_timer()
+        self._forget_deadline()
         self.resume()
         self.owner.link_closed(event)
 
@@ -362,7 +369,7 @@ class Wire(asyncio.BufferedProtocol):
             transport.write(data)
         if self._ended and not self._lingering:
             self._lingering = True
-            self._timer = self._loop.call_later(LINGER, self.abort)
+            self._remind(LINGER)
             with contextlib.suppress(OSError):  # the peer has gone already
                 transport.write_eof()
         elif self._crowded and not self._socket_full:
@@ -373,17 +380,24 @@ class Wire(asyncio.BufferedProtocol):
 
     def _arm(self) -> None:
         due = None if self._ended else self.link.next_timeout()
-        if due is None or (self._timer is not None and self._timer_due <= due):
+        if due is None or (self._tick is not None and self._due <= due):
             return
-        self._cancel_timer()
-        self._timer_due = due
-        self._timer = self._loop.call_later(max(due - self._clock.monotonic(), 0.0), self._ring)
+        self._due = due
+        self._remind(due - self._clock.monotonic())
 
-    def _ring(self) -> None:
-        self._timer = None
-        self._after(self.link.handle_timeout(self._clock.monotonic()))
+    def ring(self) -> None:
+        """Do what is due: of a link, or of one that has ended and still stands."""
+        self._tick = None
+        if self._ended:
+            self.abort()
+        else:
+            self._after(self.link.handle_timeout(self._clock.monotonic()))
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _remind(self, seconds: float) -> None:
+        self._forget_deadline()
+        self._tick = self._deadlines.add(self, seconds)
+
+    def _forget_deadline(self) -> None:
+        if self._tick is not None:
+            self._deadlines.discard(self, self._tick)
+            self._tick = None
