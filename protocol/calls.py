@@ -12,6 +12,9 @@ What OpenSSL has verified ends at a certificate of the context's own store, near
 is known by where it lies in memory, and nobody has to write it out again: `anchor` says where, and
 `verified` asks for it. It is what OpenSSL took from its store, never what the peer has shown.
 
+pyOpenSSL keeps a weak reference to every connection, by which its callbacks find theirs. We have no
+callback, and `Connection` is not kept.
+
 This reaches into pyOpenSSL (ADR 0011). A self-test when this module is imported tries what is
 reached for; where it is not there, or not what it was, pyOpenSSL's public calls are used.
 """
@@ -24,7 +27,7 @@ from OpenSSL._util import ffi, lib
 
 from protocol.records import GCM_OVERHEAD, MAX_PLAINTEXT, RECORD_HEADER
 
-__all__ = ["CALLS", "Calls", "Chain", "Direct", "Public"]
+__all__ = ["CALLS", "Calls", "Chain", "Connection", "Direct", "Public"]
 
 _SMALL: Final = 4096
 """Bytes up to which a view is copied: that is cheaper than to lend it."""
@@ -44,6 +47,19 @@ Chain = tuple[bytes, ...]
 
 Ciphertext = bytes | bytearray | memoryview
 Plaintext = bytes | memoryview
+
+
+class _Nobody(dict[Any, SSL.Connection]):
+    """A map that remembers nothing."""
+
+    def __setitem__(self, _handle: Any, _connection: SSL.Connection) -> None:  # noqa: ANN401
+        """Forget it at once."""
+
+
+class Connection(SSL.Connection):
+    """A connection that callbacks do not find: there are none (`protocol.tls`, 1)."""
+
+    _reverse_mapping = _Nobody()
 
 
 class Calls(Protocol):

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
-from protocol.calls import CALLS, Chain
+from protocol.calls import CALLS, Chain, Connection
 from protocol.errors import (
     AlertError,
     DistrustedError,
@@ -238,7 +238,7 @@ class TLS:
     )
 
     def __init__(self, context: SSL.Context, *, server_side: bool) -> None:
-        self._connection = SSL.Connection(context, None)
+        self._connection = Connection(context, None)
         self._anchors: Mapping[object, Chain] = (
             context.anchors if isinstance(context, _Context) else {}
         )

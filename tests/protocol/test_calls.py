@@ -241,6 +241,17 @@ def test_an_anchor_that_cannot_be_known_by_its_place_is_known_by_its_bytes(
     assert joined(server_side=server_side)[1].verified_chain() == shown.chain
 
 
+def test_a_connection_is_not_kept_where_callbacks_would_find_it() -> None:
+    kept = SSL.Connection._reverse_mapping
+    before = len(kept)
+    client, server = joined()
+    assert len(kept) == before
+    assert not server._connection._reverse_mapping
+    theirs = SSL.Connection(contexts("client", server_side=False), None)
+    assert kept[theirs._ssl] is theirs, "pyOpenSSL keeps them otherwise now"
+    assert client.handshake_done
+
+
 def test_what_cannot_be_written_is_an_error(calls: Calls) -> None:
     connection = SSL.Connection(contexts("client", server_side=False), None)
     connection.set_connect_state()
