@@ -28,10 +28,12 @@ MAX_PLAINTEXT: Final = 2**14
 """Largest plaintext of a record."""
 
 _HEADER: Final = Struct(">BBBH")
+_ALONE: Final = Struct(">HxH")
 _MAX_RECORD: Final = MAX_PLAINTEXT + 2048
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION = 20, 21, 22, 23
 _TYPES: Final = frozenset({_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION})
 _MAJOR: Final = 3
+_APPLICATION_3: Final = _APPLICATION << 8 | _MAJOR
 _CERTIFICATE: Final = 11
 _LENGTH: Final = 3
 _MAX_SHOWN: Final = 8
@@ -47,8 +49,8 @@ class RecordScanner:
     __slots__ = (
         "_encrypted",
         "_finished",
-        "_handshake",
         "_header",
+        "_heard",
         "_left",
         "_size",
         "_type",
@@ -67,7 +69,21 @@ class RecordScanner:
         self._left = 0
         self._encrypted = False
         self._finished = False
-        self._handshake: bytearray | None = bytearray()
+        self._heard: bytearray | None = bytearray()
+        """All that came until the peer encrypts, which only `shown_chain` reads."""
+
+    def sole(self, data: bytes | bytearray | memoryview) -> int:
+        """Return the bytes of plaintext of `data`, if that is one whole application record.
+
+        0 for anything else, and where a piece of a record waits or plaintext is due: that is to
+        be fed. Nearly every read brings one record, and `feed` would say the same of it.
+        """
+        size = len(data) - RECORD_HEADER - GCM_OVERHEAD
+        if size <= 0 or self._left or self._header or self.plaintext:
+            return 0
+        kind, length = _ALONE.unpack_from(data)
+        whole = kind == _APPLICATION_3 and length == size + GCM_OVERHEAD <= _MAX_RECORD
+        return size if whole else 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Follow the next bytes from the peer.
@@ -75,6 +91,8 @@ class RecordScanner:
         Raises:
             TLSError: They are no TLS 1.2 records, or ask for a renegotiation.
         """
+        if self._heard is not None and not self._encrypted:
+            self._heard += data
         position, end = 0, len(data)
         while position < end:
             # Nearly all records lie whole in `data`. What is cut, empty or no record is left to
@@ -82,17 +100,10 @@ class RecordScanner:
             if end - position > RECORD_HEADER and not self._left and not self._header:
                 kind, major, _, size = _HEADER.unpack_from(data, position)
                 after = position + RECORD_HEADER + size
-                if after <= end and major == _MAJOR and 0 < size <= _MAX_RECORD:
-                    if kind == _APPLICATION and size > GCM_OVERHEAD:
-                        self.plaintext += size - GCM_OVERHEAD
-                        position = after
-                        continue
-                    if kind in _TYPES:
-                        self._type, self._size = kind, size
-                        self._keep(data[position + RECORD_HEADER : after])
-                        self._finish()
-                        position = after
-                        continue
+                if after <= end and major == _MAJOR and 0 < size <= _MAX_RECORD and kind in _TYPES:
+                    self._finish(kind, size)
+                    position = after
+                    continue
             position = self._take_cut(data, position, end)
 
     def _take_cut(self, data: bytes | bytearray | memoryview, position: int, end: int) -> int:
@@ -103,23 +114,17 @@ class RecordScanner:
                 self._begin()
             return position
         taken = min(self._left, end - position)
-        self._keep(data[position : position + taken])
         self._left -= taken
         if not self._left:
-            self._finish()
+            self._finish(self._type, self._size)
         return position + taken
-
-    def _keep(self, piece: bytes | bytearray | memoryview) -> None:
-        """Keep what `shown_chain` reads, if this is a piece of it."""
-        if self._handshake is not None and self._type == _HANDSHAKE and not self._encrypted:
-            self._handshake += piece
 
     def shown_chain(self) -> tuple[bytes, ...]:
         """Return the certificates (DER, leaf first) that the peer has shown so far.
 
         Nobody has verified them: they say who was refused, and nothing else.
         """
-        messages = bytes(self._handshake or b"")
+        messages = _messages(self._heard or b"")
         while len(messages) >= 1 + _LENGTH:
             size = int.from_bytes(messages[1 : 1 + _LENGTH])
             body, messages_after = messages[4 : 4 + size], messages[4 + size :]
@@ -130,7 +135,7 @@ class RecordScanner:
 
     def forget(self) -> None:
         """Drop what the handshake showed: the chain has been verified."""
-        self._handshake = None
+        self._heard = None
 
     def _take_header(self, data: bytes | bytearray | memoryview, position: int) -> int:
         """Complete the header by what `data` has of it; return the bytes taken."""
@@ -151,22 +156,37 @@ class RecordScanner:
         if self._size > _MAX_RECORD:
             raise TLSError(f"TLS record of {self._size} bytes exceeds limit of {_MAX_RECORD} bytes")
         if not self._left:
-            self._finish()
+            self._finish(self._type, self._size)
 
-    def _finish(self) -> None:
+    def _finish(self, kind: int, size: int) -> None:
         """Account for a record that has arrived whole."""
-        if self._type == _APPLICATION and self._size > GCM_OVERHEAD:
-            self.plaintext += self._size - GCM_OVERHEAD
-            return
-        if self._type == _CHANGE_CIPHER_SPEC and not self._encrypted:
+        if kind == _APPLICATION and size > GCM_OVERHEAD:
+            self.plaintext += size - GCM_OVERHEAD
+        elif kind == _CHANGE_CIPHER_SPEC and not self._encrypted:
             self._encrypted = True
-        elif self._type == _HANDSHAKE:
+        elif kind == _HANDSHAKE:
             # Under encryption the first is FINISHED; a second would open a renegotiation.
             if self._finished:
                 raise TLSError("the peer asks for a renegotiation")
             self._finished = self._encrypted
         else:
             self.probe = True
+
+
+def _messages(heard: bytes | bytearray) -> bytes:
+    """Return what the records of a handshake carry in clear, the last as far as it came."""
+    found, position = bytearray(), 0
+    while position + RECORD_HEADER <= len(heard):
+        kind, major, _, size = _HEADER.unpack_from(heard, position)
+        if kind == _CHANGE_CIPHER_SPEC:
+            break  # what follows is encrypted
+        if kind not in _TYPES or major != _MAJOR or size > _MAX_RECORD:
+            break  # what follows is no record
+        position += RECORD_HEADER
+        if kind == _HANDSHAKE:
+            found += heard[position : position + size]
+        position += size
+    return bytes(found)
 
 
 def _certificates(body: bytes) -> tuple[bytes, ...]:

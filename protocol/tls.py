@@ -245,7 +245,7 @@ class TLS:
         self._scanner = RecordScanner()
         self._out = b""
         self._grown = True
-        """Whether OpenSSL keeps room that a large flight took."""
+        """Whether OpenSSL keeps room that a large flight took, as the handshake's are."""
         self.handshake_done = False
         """Whether both sides have finished the handshake."""
         self.ended = False
@@ -265,8 +265,15 @@ class TLS:
         """
         if self.failure is not None or self.ended or not data:
             return b""
-        broken: TLSError | None = None
         scanner = self._scanner
+        # Nearly every read once the handshake is done and its room given back; it ends here as
+        # it would below, where nothing else is due.
+        if not self._grown and len(data) <= _LARGE and (due := scanner.sole(data)):
+            plaintext, error = CALLS.decrypt(self._connection, data, due)
+            if error is not None:
+                self._stop(error, due - len(plaintext))
+            return plaintext
+        broken: TLSError | None = None
         try:
             scanner.feed(data)
         except TLSError as exc:
@@ -276,15 +283,16 @@ class TLS:
             CALLS.decrypt(self._connection, data, 0)
             data = b""
             self._handshake()
-        plaintext: bytes | memoryview = b""
+        plaintext = b""
         if self.handshake_done:
             due, scanner.plaintext = scanner.plaintext, 0
             probe, scanner.probe = scanner.probe and broken is None, False
             # OpenSSL judges a record that only it can when it is asked for more than is due.
             wanted = due + MAX_PLAINTEXT if probe else due
-            plaintext, error = CALLS.decrypt(self._connection, data, wanted)
-            if error is not None:
-                self._stop(error, due - len(plaintext))
+            if data or wanted:
+                plaintext, error = CALLS.decrypt(self._connection, data, wanted)
+                if error is not None:
+                    self._stop(error, due - len(plaintext))
             if len(data) > _LARGE:
                 self._grown = True
             elif self._grown:

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +28,9 @@ def scan(*pieces: bytes) -> RecordScanner:
     return scanner
 
 
+WHOLE = record(APPLICATION, bytes(GCM_OVERHEAD + 7))
+
+
 @given(st.lists(st.integers(1, 16384), max_size=6), st.lists(st.integers(1, 30_000), max_size=6))
 def test_the_balance_is_exact_however_records_arrive(sizes: list[int], marks: list[int]) -> None:
     stream = b"".join(record(APPLICATION, bytes(size + GCM_OVERHEAD)) for size in sizes)
@@ -38,6 +44,40 @@ def test_the_balance_is_exact_however_records_arrive(sizes: list[int], marks: li
             whole += size if end <= position else 0
         assert scanner.plaintext == whole
     assert not scanner.probe
+
+
+@given(st.integers(1, 16384), st.sampled_from([bytes, bytearray, memoryview]))
+def test_one_whole_record_is_told_as_feeding_it_would(
+    size: int, lent: Callable[[bytes], bytes | bytearray | memoryview]
+) -> None:
+    data = record(APPLICATION, bytes(size + GCM_OVERHEAD))
+    scanner = RecordScanner()
+    assert scanner.sole(lent(data)) == size
+    assert scanner.plaintext == 0
+    scanner.feed(data)
+    assert (scanner.plaintext, scanner.probe) == (size, False)
+
+
+@pytest.mark.parametrize(
+    ("before", "data"),
+    [
+        pytest.param(b"", b"", id="nothing"),
+        pytest.param(b"", WHOLE[:4], id="a piece of a header"),
+        pytest.param(b"", WHOLE[:-1], id="a piece"),
+        pytest.param(b"", WHOLE + b"\x17", id="a record and a piece"),
+        pytest.param(b"", WHOLE + WHOLE, id="two records"),
+        pytest.param(b"", record(APPLICATION, bytes(GCM_OVERHEAD)), id="an empty record"),
+        pytest.param(b"", record(ALERT, bytes(40)), id="an alert"),
+        pytest.param(b"", record(HANDSHAKE, bytes(40)), id="a renegotiation"),
+        pytest.param(b"", record(APPLICATION, bytes(40), version=2), id="another version"),
+        pytest.param(b"", record(APPLICATION, bytes(2**14 + 2049)), id="too large"),
+        pytest.param(b"\x17", WHOLE, id="behind a piece of a header"),
+        pytest.param(record(APPLICATION, bytes(99))[:50], WHOLE, id="behind a piece"),
+        pytest.param(WHOLE, WHOLE, id="where plaintext is due"),
+    ],
+)
+def test_what_is_not_one_whole_record_is_left_to_be_fed(before: bytes, data: bytes) -> None:
+    assert scan(before).sole(data) == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, GCM_OVERHEAD - 1, GCM_OVERHEAD])
@@ -96,6 +136,34 @@ def test_the_shown_chain_is_read_across_records(size: int) -> None:
     scanner = scan(*records)
     assert scanner.shown_chain() == (b"leaf" * 20, b"issuer" * 10)
     scanner.forget()
+    assert scanner.shown_chain() == ()
+
+
+@given(st.lists(st.integers(0, 400), max_size=8))
+def test_the_shown_chain_is_read_however_it_arrives_and_up_to_where_it_is_encrypted(
+    places: list[int],
+) -> None:
+    shown, hidden = certificate_message(b"leaf" * 20), certificate_message(b"other")
+    change = record(CHANGE, b"\x01")
+    for stream, found in (
+        (record(ALERT, b"\x01\x00") + record(HANDSHAKE, shown) + change, (b"leaf" * 20,)),
+        (record(HANDSHAKE, b"") + change + record(HANDSHAKE, hidden), ()),
+        (record(HANDSHAKE, b"\x02\x00\x00\x00") + change + record(APPLICATION, hidden), ()),
+    ):
+        marks = sorted({0, len(stream), *(min(place, len(stream)) for place in places)})
+        assert scan(*(stream[a:b] for a, b in pairwise(marks))).shown_chain() == found
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"no TLS", record(HANDSHAKE, b"", version=2), bytes([HANDSHAKE, 3, 3, 0xFF, 0xFF])],
+    ids=["noise", "another version", "too large"],
+)
+def test_what_follows_no_record_is_not_read(broken: bytes) -> None:
+    shown = certificate_message(b"leaf")
+    scanner = RecordScanner()
+    with pytest.raises(TLSError):
+        scanner.feed(record(HANDSHAKE, shown[:5]) + broken + record(HANDSHAKE, shown[5:]) + shown)
     assert scanner.shown_chain() == ()
 
 
