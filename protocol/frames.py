@@ -105,6 +105,19 @@ class FrameDecoder:
         self._limits = limits
         self._where = where
 
+    def sole(self, data: bytes | memoryview) -> Frame | None:
+        """Return the frame that `data` is, if that is one whole frame that may arrive.
+
+        `None` for anything else, and where a piece of a frame waits: that is to be fed. Nearly
+        every read brings one frame, and `feed` and `next_frame` would give the same.
+        """
+        if self._buffer or len(data) < HEADER or not isinstance(data, bytes):
+            return None
+        size, number = _HEADER.unpack_from(data)
+        if size != len(data) - HEADER or size > self._limits.get(number, -1):
+            return None
+        return Frame(TYPES[number], data[HEADER:])
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream; `next_frame` then cuts them."""
         if self._start < len(self._buffer):

@@ -202,14 +202,15 @@ class Link:
         events: list[Event] = []
         if self.state is _CLOSED:
             return events
-        plaintext = self._tls.receive(data)
+        tls = self._tls
+        plaintext = tls.receive(data)
         if self.state is _HANDSHAKE:
             self._follow_handshake(len(data), now, events)
         if plaintext:
             self._take(plaintext, now, events)
-        if self._tls.failure is not None:
-            self._fail(self._tls.failure, events)
-        elif self._tls.ended:
+        if tls.failure is not None:
+            self._fail(tls.failure, events)
+        elif tls.ended:
             events += self.receive_eof(now)
         return events
 
@@ -375,9 +376,14 @@ class Link:
         """Cut frames out of plaintext until it is used up or the link has ended."""
         if self.state is _CLOSED:
             return
-        self._decoder.feed(plaintext)
+        decoder = self._decoder
         try:
-            while (frame := self._decoder.next_frame()) is not None:
+            frame = decoder.sole(plaintext)
+            if frame is not None:
+                self._take_frame(frame, now, events)
+                return
+            decoder.feed(plaintext)
+            while (frame := decoder.next_frame()) is not None:
                 self._take_frame(frame, now, events)
                 if self.state is _CLOSED:
                     return

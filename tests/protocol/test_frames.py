@@ -22,11 +22,17 @@ frames = st.one_of(
 )
 
 
-def decode_all(pieces: list[bytes]) -> tuple[list[Frame], str]:
-    """What comes out, and the error that ended it; each piece is lent, and then overwritten."""
+def decode_all(pieces: list[bytes], *, sole: bool = False) -> tuple[list[Frame], str]:
+    """What comes out, and the error that ended it; each piece is lent, and then overwritten.
+
+    With `sole` what is one frame is taken as such, and the rest is fed.
+    """
     decoder, found = FrameDecoder(LIMITS, "a test"), list[Frame]()
     try:
         for piece in pieces:
+            if sole and (alone := decoder.sole(piece)) is not None:
+                found.append(alone)
+                continue
             lent = bytearray(piece)
             decoder.feed(lent)
             while (frame := decoder.next_frame()) is not None:
@@ -52,6 +58,7 @@ def test_frames_come_out_as_they_went_in_whatever_the_pieces(
 ) -> None:
     stream = b"".join(encode_frame(frame.type, frame.body) for frame in sent)
     assert decode_all(cut(stream, places)) == (sent, "")
+    assert decode_all(cut(stream, places), sole=True) == (sent, "")
 
 
 @given(st.lists(frames, max_size=4), st.binary(max_size=40), st.lists(st.integers(0, 300)))
@@ -62,6 +69,7 @@ def test_good_frames_then_garbage_end_alike_whatever_the_pieces(
     found, ending = decode_all([stream])
     assert found[: len(sent)] == sent
     assert decode_all(cut(stream, places)) == (found, ending)
+    assert decode_all(cut(stream, places), sole=True) == (found, ending)
     assert decode_all([stream[i : i + 1] for i in range(len(stream))]) == (found, ending)
 
 
@@ -75,6 +83,43 @@ def test_a_truncated_stream_gives_the_whole_frames_before_the_cut(
     assert found == sent[: len(found)]
     taken = sum(HEADER + len(frame.body) for frame in found)
     assert ending == ("partial" if taken < place else "")
+
+
+PING = encode_frame(FrameType.PING, b"x")
+
+
+def test_what_is_one_frame_needs_no_feeding() -> None:
+    decoder = FrameDecoder(LIMITS, "a test")
+    assert decoder.sole(PING) == Frame(FrameType.PING, b"x")
+    assert not decoder.partial
+
+
+@pytest.mark.parametrize(
+    "data",
+    {
+        "nothing": b"",
+        "a piece of a header": PING[:4],
+        "a piece of a body": PING[:-1],
+        "two": PING + PING,
+        "one and a piece": PING + b"\x00",
+        "lent": memoryview(PING),
+        "too large": encode_frame(FrameType.PING, bytes(17)),
+        "not allowed": encode_frame(FrameType.ENROL, b""),
+        "unknown": b"\x00\x00\x00\x00\xff",
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_what_is_not_one_frame_is_left_to_be_fed(data: tuple[str, bytes | memoryview]) -> None:
+    assert FrameDecoder(LIMITS, "a test").sole(data[1]) is None
+
+
+def test_where_a_piece_waits_nothing_is_a_frame_alone() -> None:
+    decoder = FrameDecoder({FrameType.PING: 100}, "a test")
+    decoder.feed(encode_frame(FrameType.PING, PING)[:HEADER])
+    assert decoder.next_frame() is None
+    assert decoder.sole(PING) is None
+    decoder.feed(PING)
+    assert decoder.next_frame() == Frame(FrameType.PING, PING)
 
 
 @pytest.mark.req("E4")
