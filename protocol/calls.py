@@ -102,10 +102,12 @@ class Calls(Protocol):
         """Return by what `verified` knows this certificate of a store, while the object lives."""
         ...
 
-    def verified(self, connection: SSL.Connection, anchors: Mapping[object, Chain]) -> Chain:
+    def verified(
+        self, connection: SSL.Connection, anchors: Mapping[object, Chain]
+    ) -> tuple[Chain, Chain]:
         """Return the peer's chain as OpenSSL verified it, leaf first; empty where there is none.
 
-        It ends with the chain of an anchor.
+        In two parts: up to the anchor that OpenSSL trusts, and the chain of that.
 
         Args:
             connection: Whose handshake is done.
@@ -163,12 +165,15 @@ class Public:
         """See `Calls`: its DER."""
         return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
-    def verified(self, connection: SSL.Connection, anchors: Mapping[object, Chain]) -> Chain:
+    def verified(
+        self, connection: SSL.Connection, anchors: Mapping[object, Chain]
+    ) -> tuple[Chain, Chain]:
         """See `Calls`."""
         # `as_cryptography` would encode each, parse it, and have it encoded again here.
         chain = connection.get_verified_chain() or ()
         ders = [crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in chain]
-        return (*ders[:-1], *(anchors.get(ders[-1], ders[-1:]) if ders else ()))
+        last = tuple(ders[-1:])
+        return tuple(ders[:-1]), anchors.get(ders[-1], last) if ders else last
 
 
 class Direct:
@@ -185,12 +190,7 @@ class Direct:
 
     def take(self, connection: Any) -> bytes:  # noqa: ANN401
         """See `Calls`."""
-        room = _borrow()
-        done = lib.BIO_read(connection._from_ssl, room, _RECORD)
-        data: bytes = ffi.unpack(room, done) if done > 0 else b""
-        _rooms.append(room)
-        # A record, or a flight of the handshake, nearly always.
-        return data if done < _RECORD else data + self.take(connection)
+        return _drained(connection._from_ssl)
 
     def decrypt(
         self,
@@ -211,12 +211,14 @@ class Direct:
             return b"", None
         room = _borrow() if size <= MAX_PLAINTEXT else _room("char[]", size)
         filled, error = 0, None
-        while filled < size:  # a call returns at most one record
-            done = lib.SSL_read(connection._ssl, room + filled, size - filled)
-            if done <= 0:
-                error = _why(connection, done)
-                break
+        done = lib.SSL_read(connection._ssl, room, size)
+        while 0 < done < size - filled:  # a call returns at most one record
             filled += done
+            done = lib.SSL_read(connection._ssl, room + filled, size - filled)
+        if done > 0:
+            filled += done
+        else:
+            error = _why(connection, done)
         if size > MAX_PLAINTEXT:
             return memoryview(ffi.buffer(room, filled)), error
         plaintext: bytes = ffi.unpack(room, filled)
@@ -230,12 +232,12 @@ class Direct:
         if done <= 0:
             connection._raise_ssl_error(connection._ssl, done)
         if size <= MAX_PLAINTEXT:
-            return self.take(connection)
+            return _drained(connection._from_ssl)
         expected = size + -(-size // MAX_PLAINTEXT) * _SEALED
         room = _room("char[]", expected)
         done = lib.BIO_read(connection._from_ssl, room, expected)
         sealed: bytes = ffi.unpack(room, done)
-        rest = self.take(connection)
+        rest = _drained(connection._from_ssl)
         return sealed + rest if rest else sealed
 
     def shed(self, connection: Any) -> bool:  # noqa: ANN401
@@ -256,14 +258,18 @@ class Direct:
         pointer = getattr(certificate, "_x509", None)
         return pointer if pointer is not None and _encoded(pointer) == known else known
 
-    def verified(self, connection: Any, anchors: Mapping[object, Chain]) -> Chain:  # noqa: ANN401
+    def verified(
+        self,
+        connection: Any,  # noqa: ANN401
+        anchors: Mapping[object, Chain],
+    ) -> tuple[Chain, Chain]:
         """See `Calls`."""
         found: list[bytes] = []
         stack = lib.SSL_get0_verified_chain(connection._ssl)
         for place in range(0 if stack == ffi.NULL else lib.sk_X509_num(stack)):
             one = lib.sk_X509_value(stack, place)
             if one in anchors:
-                return (*found, *anchors[one])
+                return tuple(found), anchors[one]
             found.append(_encoded(one))
         return Public().verified(connection, anchors)
 
@@ -274,6 +280,16 @@ def _borrow() -> Any:  # noqa: ANN401
         return _rooms.pop()
     except IndexError:
         return _room("char[]", _RECORD)
+
+
+def _drained(bio: Any) -> bytes:  # noqa: ANN401
+    """Take all that is in a BIO."""
+    room = _borrow()
+    done = lib.BIO_read(bio, room, _RECORD)
+    data: bytes = ffi.unpack(room, done) if done > 0 else b""
+    _rooms.append(room)
+    # A record, or a flight of the handshake, nearly always.
+    return data if done < _RECORD else data + _drained(bio)
 
 
 def _why(connection: Any, done: int) -> SSL.Error:  # noqa: ANN401
@@ -291,9 +307,7 @@ def _encoded(certificate: Any) -> bytes:  # noqa: ANN401
     try:
         if lib.i2d_X509_bio(written, certificate) != 1:
             raise MemoryError("OpenSSL has no room for a certificate")
-        start = ffi.new("char **")
-        size = lib.BIO_get_mem_data(written, start)
-        return bytes(ffi.buffer(start[0], size))
+        return _drained(written)
     finally:
         lib.BIO_free(written)
 
@@ -317,7 +331,7 @@ def _fits(connection: Any, direct: Direct) -> bool:  # noqa: ANN401
     """
     # Nobody is verified here; that the rest of `verified` is there is all that can be seen.
     there = lib.sk_X509_num, lib.sk_X509_value, lib.i2d_X509_bio, lib.BIO_free
-    if not all(there) or direct.verified(connection, {}):
+    if not all(there) or any(direct.verified(connection, {})):
         return False
     # What is put arrives, and is not shed.
     direct.decrypt(connection, b"no TLS", 0)

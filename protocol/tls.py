@@ -332,9 +332,10 @@ class TLS:
 
         Empty where the peer has shown none. On a discovery context it means nothing.
         """
-        leaf, *above = CALLS.verified(self._connection, self._anchors) or (b"",)
-        # What is no anchor is still one of a few.
-        return (leaf, *map(_shared, above)) if leaf else ()
+        below, anchored = CALLS.verified(self._connection, self._anchors)
+        if len(below) > 1:  # an issuer that is no anchor is still one of a few
+            below = (below[0], *map(_shared, below[1:]))
+        return below + anchored
 
     def shown_chain(self) -> Chain:
         """Return the chain that the peer has shown in a handshake that did not end well.
