@@ -17,7 +17,7 @@ This is the hot path of a fleet that re-keys at once: see `pki.body`.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -71,19 +71,20 @@ class Issuer:
     key: PrivateKey = field(repr=False)
     chain: tuple[bytes, ...]
     """DER; the issuer's own certificate first, the root last."""
+    facts: Facts = field(init=False, repr=False, compare=False)
+    """What its own certificate says."""
+    above: frozenset[KeyId] = field(init=False, repr=False, compare=False)
+    """KeyIDs of the whole chain."""
 
     def __post_init__(self) -> None:
-        if not self.chain or self.facts.key_id != keys.key_id(self.key.public_key()):
+        line = [certificates.read(der) for der in self.chain]
+        if not line or line[0].key_id != keys.key_id(self.key.public_key()):
             raise ValueError("the first certificate of an issuer's chain is not its own")
-
-    @property
-    def facts(self) -> Facts:
-        """What its own certificate says."""
-        return certificates.read(self.chain[0])
+        object.__setattr__(self, "facts", line[0])
+        object.__setattr__(self, "above", frozenset(facts.key_id for facts in line))
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """A certificate that is about to be signed."""
 
     issuer: Facts
@@ -202,16 +203,16 @@ def certify(
     """
     if serial <= 0 or serial.bit_length() > _MAX_SERIAL_BITS:
         raise ValueError(f"serial number of {serial.bit_length()} bits")
-    above = issuer.facts
+    facts = issuer.facts
     proposal = Proposal(
-        issuer=above,
-        above=frozenset(certificates.read(der).key_id for der in issuer.chain),
+        issuer=facts,
+        above=issuer.above,
         kind=kind,
         name=name,
         key_id=request.key_id,
         now=now,
-        not_before=max(now - BACKDATE, above.not_before),
-        not_after=min(now + validity, above.not_after),
+        not_before=max(now - BACKDATE, facts.not_before),
+        not_after=min(now + validity, facts.not_after),
         serial=serial,
     )
     for constraint in constraints:

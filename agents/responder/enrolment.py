@@ -18,8 +18,7 @@ key, so a stolen certificate cannot prolong itself.
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agents.responder.issuing import Issuing, Terms
 from agents.responder.nonces import Nonces
@@ -64,8 +63,7 @@ ROLES: Mapping[Kind, Role] = {Kind.CLIENT_TLS: Role.CLIENT, **APPROVED_ROLES}
 """The role that may ask for each kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Applicant:
+class Applicant(NamedTuple):
     """Who asks for a certificate, as far as the request and its link prove it."""
 
     kind: Kind
@@ -90,8 +88,7 @@ class Signing(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """What a request on one link has to be signed for."""
 
     issuers: frozenset[KeyId]

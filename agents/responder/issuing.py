@@ -11,7 +11,7 @@ Only then does the chain leave this room.
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agents.responder.records import IssuanceRecord, IssuedRecord
 from agents.runtime.clock import Clock
@@ -24,8 +24,7 @@ from pki.rotation import Policy
 __all__ = ["Issuing", "Terms"]
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What a certificate is issued with."""
 
     issuer: Issuer
@@ -82,7 +81,7 @@ class Issuing:
         )
         issued = IssuedRecord(
             serial=leaf.serial,
-            kind=kind.value,
+            kind=str(kind),
             holder=holder,
             key_id=leaf.key_id,
             issuer=issuer.facts.key_id,
@@ -94,7 +93,7 @@ class Issuing:
         await self._record.record(issued)
         self._log.info(
             "certificate.issued",
-            kind=kind.value,
+            kind=issued.kind,
             holder=holder.hex(),
             fingerprint=leaf.fingerprint,
             issuer=issued.issuer.hex(),

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 __all__ = [
     "AckRecord",
     "AckStore",
@@ -28,8 +30,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuedRecord:
+class IssuedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A certificate that was signed here (A6: counted per issuing key)."""
 
     serial: int

@@ -1,6 +1,5 @@
 """Issuing: what comes out, and everything that is refused before a signature is made."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -417,14 +416,14 @@ def test_a_proposal_is_what_constraints_see() -> None:
         serial=1,
     )
     bad = {
-        issuance.kind_is_the_issuers: replace(good, kind=Kind.HUB_TLS),
-        issuance.role_is_the_kinds: replace(good, name=name(Kind.HUB_TLS)),
-        issuance.deployment_is_the_issuers: replace(
-            good, name=name(Kind.CLIENT_TLS, deployment=bytes(16))
+        issuance.kind_is_the_issuers: good._replace(kind=Kind.HUB_TLS),
+        issuance.role_is_the_kinds: good._replace(name=name(Kind.HUB_TLS)),
+        issuance.deployment_is_the_issuers: good._replace(
+            name=name(Kind.CLIENT_TLS, deployment=bytes(16))
         ),
-        issuance.key_is_new_to_the_chain: replace(good, key_id=root().facts.key_id),
-        issuance.issuer_is_in_date: replace(good, now=NOW + 180 * DAY),
-        issuance.life_is_long_enough: replace(good, not_after=NOW + MIN_LIFE / 2),
+        issuance.key_is_new_to_the_chain: good._replace(key_id=root().facts.key_id),
+        issuance.issuer_is_in_date: good._replace(now=NOW + 180 * DAY),
+        issuance.life_is_long_enough: good._replace(not_after=NOW + MIN_LIFE / 2),
     }
     assert set(bad) == set(issuance.DEFAULT)
     for constraint, proposal in bad.items():
