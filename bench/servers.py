@@ -183,12 +183,8 @@ async def _wire(deployment: Deployment) -> int:
     return await _serve(
         lambda: Wire(
             link,
-            clock=endpoint.clock,
-            scratch=endpoint.scratch,
-            turns=endpoint.turns,
-            deadlines=endpoint.deadlines,
+            endpoint=endpoint,
             owner=Nobody(),
-            high_water=endpoint.limits.send_high_water,
             lost=lambda: None,
         )
     )

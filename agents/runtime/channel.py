@@ -1,6 +1,6 @@
 """An open link, as the rest of a daemon sees it: requests out, requests in.
 
-    request ──► call number, trace ──► wire        wire ──► inbox ──► handler ──► answer
+    request ──► trace ──► outbox ──► wire        wire ──► inbox ──► handler ──► answer
 
 1. Everything is a request and has an answer, or `LinkError` (the link ended) or
    `UnavailableError` (no answer in time). A `Refused` is an answer and returned as a value.
@@ -20,10 +20,10 @@ from typing import Final, cast
 
 import msgspec
 
-from agents.runtime.errors import UnavailableError
 from agents.runtime.inbox import SERVING, STRANGERS, Inbox
 from agents.runtime.logs import Logger
-from agents.runtime.network import Address, Endpoint, Handler, LinkError
+from agents.runtime.network import Address, Endpoint, Handler
+from agents.runtime.outbox import Outbox, link_error
 from agents.runtime.remedies import REMEDIES
 from agents.runtime.trace import current_trace, new_trace
 from agents.runtime.wire import Wire
@@ -33,7 +33,6 @@ from protocol.codes import CloseCode
 from protocol.errors import LinkClosedError
 from protocol.link import Closed, Opened
 from protocol.messages import Message, Ping, Pong
-from protocol.requests import Requests
 
 __all__ = ["Channel", "Handler"]
 
@@ -59,28 +58,21 @@ class Channel:
         trace: The trace under which it was made.
         kind: Which of the product's links this is, for log lines.
         on_closed: Resolved once, with how the link ended. Never fails; do not cancel it.
-        on_gone: Resolved when the connection itself is no more; do not cancel it.
     """
 
     __slots__ = (
         "__weakref__",
         "_announced",
-        "_clock",
         "_drainers",
         "_endpoint",
         "_inbox",
-        "_loop",
-        "_requests",
-        "_timer",
-        "_timer_due",
-        "_waiting",
+        "_outbox",
         "_wire",
         "_writers",
         "id",
         "kind",
         "link_class",
         "on_closed",
-        "on_gone",
         "peer",
         "remote",
         "trace",
@@ -105,21 +97,14 @@ class Channel:
         self.trace = trace
         self.kind = kind
         self._wire = wire
-        self._clock = endpoint.clock
-        self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._announced = False
-        self.on_closed: asyncio.Future[Closed] = self._loop.create_future()
-        self.on_gone: asyncio.Future[None] = wire.gone
-        # Requests out.
-        self._requests = Requests()
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
-        self._writers: list[asyncio.Future[None]] = []
+        self.on_closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+        self._outbox: Outbox | None = None  # most links never ask, and wait for nothing
+        self._writers: list[asyncio.Future[None]] | None = None
+        self._drainers: tuple[asyncio.Future[None], ...] = ()
         serving = STRANGERS if self.peer is None else SERVING
         self._inbox = Inbox(self, wire, handler, clock=endpoint.clock, serving=serving)
-        self._drainers: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         return f"<Channel {self.id} {self.link_class.value} {self.name}>"
@@ -145,6 +130,11 @@ class Channel:
     def fingerprint(self) -> str:
         """Whose key was proven here, for people; "-" where none was."""
         return "-" if self.peer is None else self.peer.leaf.fingerprint
+
+    @property
+    def on_gone(self) -> asyncio.Future[None]:
+        """Resolved when the connection itself is no more; do not cancel it."""
+        return self._wire.gone
 
     @property
     def is_closed(self) -> bool:
@@ -183,22 +173,19 @@ class Channel:
             raise link_error(self.name, self.on_closed.result())
         if not message.trace:
             message = msgspec.structs.replace(message, trace=current_trace.get() or new_trace())
-        deadline = self._clock.monotonic() + timeout
-        message = self._requests.open(message, deadline)
-        answer: asyncio.Future[Message] = self._loop.create_future()
-        self._waiting[message.call] = answer
-        self._arm(deadline)
+        if self._outbox is None:
+            self._outbox = Outbox(self._endpoint.clock, self.name)
+        message, answer = self._outbox.open(message, timeout)
         nested = self._inbox.nest()
         try:
-            with self._clock.hold() if hold else contextlib.nullcontext():
+            with self._endpoint.clock.hold() if hold else contextlib.nullcontext():
                 if self._wire.write_blocked:
                     await self._writable_or(answer)
                 if not answer.done():
                     self.send(message)
                 return await answer
         finally:
-            self._requests.cancel(message.call)
-            self._waiting.pop(message.call, None)
+            self._outbox.forget(message.call)
             self.settle()
             if nested:
                 self._inbox.unnest()
@@ -234,7 +221,8 @@ class Channel:
         Before a link is replaced: what was asked on the old one is answered on the old one.
         """
         if self._busy() and self.is_open:
-            self._drainers.append(drained := self._loop.create_future())
+            drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._drainers += (drained,)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await drained
@@ -267,7 +255,8 @@ class Channel:
         if self._endpoint.log.debugging:
             self.log.debug("message.in", type=type(message).__name__, trace=message.trace)
         if not message.ANSWERS:
-            self._answered(message)
+            if self._outbox is not None:
+                self._outbox.resolve(message)
         elif isinstance(message, Ping) and not message.sender and not self._wire.write_blocked:
             with contextlib.suppress(LinkClosedError):  # its CLOSE may have come right behind
                 self.send(Pong(id=message.id, call=message.call, trace=message.trace))
@@ -276,8 +265,8 @@ class Channel:
 
     def link_writable(self) -> None:
         """Wake who waits to send; who comes too late asks again."""
-        writers, self._writers = self._writers, []
-        for writer in writers:
+        writers, self._writers = self._writers, None
+        for writer in writers or ():
             if not writer.done():
                 writer.set_result(None)
 
@@ -287,11 +276,8 @@ class Channel:
             return
         self.on_closed.set_result(event)
         self._inbox.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(link_error(self.name, event))
+        if self._outbox is not None:
+            self._outbox.close(event)
         self.link_writable()
         self.settle()
         if self._announced:
@@ -325,17 +311,17 @@ class Channel:
     # --- at rest
 
     def _busy(self) -> bool:
-        return bool(self._waiting) or self._inbox.busy
+        return bool(self._outbox) or self._inbox.busy
 
     def settle(self) -> None:
         """Wake who waits in `drain`, if there is nothing more to wait for."""
         if self._drainers and (self.is_closed or not self._busy()):
-            drainers, self._drainers = self._drainers, []
+            drainers, self._drainers = self._drainers, ()
             for drained in drainers:
                 if not drained.done():
                     drained.set_result(None)
 
-    # --- requests out
+    # --- what goes out
 
     def send(self, message: Message) -> None:
         """Have a message written; `request` for what is to be answered.
@@ -347,13 +333,6 @@ class Channel:
         self._wire.send(message)
         if self._endpoint.log.debugging:
             self.log.debug("message.out", type=type(message).__name__, trace=message.trace)
-
-    def _answered(self, message: Message) -> None:
-        if self._requests.resolve(message) is None:
-            return  # too late, or to nothing that was asked: rule 3
-        answer = self._waiting[message.call]
-        if not answer.done():
-            answer.set_result(message)
 
     async def _writable_or(self, answer: asyncio.Future[Message]) -> None:
         """Wait until there is room, or until there is nothing to wait for."""
@@ -367,39 +346,8 @@ class Channel:
             await self._room()
 
     def _room(self) -> asyncio.Future[None]:
-        writer: asyncio.Future[None] = self._loop.create_future()
+        writer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._writers is None:
+            self._writers = []
         self._writers.append(writer)
         return writer
-
-    def _arm(self, due: float) -> None:
-        """Have the timer ring at `due` or sooner; one that rings early looks again."""
-        if self._timer is not None:
-            if self._timer_due <= due:
-                return
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._loop.call_later(max(due - self._clock.monotonic(), 0.0), self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        for call in self._requests.expire(self._clock.monotonic()):
-            answer = self._waiting[call.number]
-            if not answer.done():
-                asked = call.request.FRAME.name
-                answer.set_exception(UnavailableError(f"no answer to {asked} from {self.name}"))
-        due = self._requests.next_timeout()
-        if due is not None:
-            self._arm(due)
-
-
-def link_error(name: str, event: Closed) -> LinkError:
-    """The error of everything that waited on a link that ended so."""
-    who = "closed by the peer" if event.by_peer else "closed"
-    why = f": {event.text}" if event.text else ""
-    return LinkError(
-        f"link to {name} {who} ({event.code.name.lower()}){why}",
-        code=event.code,
-        by_peer=event.by_peer,
-        retry_after=event.retry_after,
-        peer_time=event.time,
-    )

@@ -54,8 +54,7 @@ class Deadlines:
         if due is None:
             due = self._due[tick] = {}
             heapq.heappush(self._ticks, tick)
-            if self._timer is None or tick < self._timer_tick:
-                self._set(loop, tick)
+            self._arm(loop)
         due[timed] = None
         return tick
 
@@ -65,11 +64,15 @@ class Deadlines:
         if due is not None:
             due.pop(timed, None)
 
-    def _set(self, loop: asyncio.AbstractEventLoop, tick: int) -> None:
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the timer ring for the first of them."""
+        first = self._ticks[0]
         if self._timer is not None:
+            if self._timer_tick <= first:
+                return
             self._timer.cancel()
-        self._timer_tick = tick
-        self._timer = loop.call_at(tick * TICK, self._ring, context=self._context)
+        self._timer_tick = first
+        self._timer = loop.call_at(first * TICK, self._ring, context=self._context)
 
     def _ring(self) -> None:
         loop = asyncio.get_running_loop()
@@ -85,5 +88,5 @@ class Deadlines:
                 except Exception as exc:
                     loop.call_exception_handler({"message": "a deadline failed", "exception": exc})
             del self._due[heapq.heappop(self._ticks)]
-        if self._ticks and (self._timer is None or self._ticks[0] < self._timer_tick):
-            self._set(loop, self._ticks[0])
+        if self._ticks:
+            self._arm(loop)

@@ -148,7 +148,7 @@ class _Dialled:
         if not self._outcome.done():
             self._outcome.set_result(result)
 
-    def lost(self, opening: Opening) -> None:
+    def lost(self) -> None:
         pass
 
 

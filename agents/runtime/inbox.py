@@ -72,6 +72,9 @@ SERVING: Final = Serving()
 STRANGERS: Final = Serving(handlers=2, queue=8, tasks=4, refusals=8)
 """What one gets that has not."""
 
+# These two stay empty.
+_NO_QUEUE: Final[list[Message]] = []  # a deque takes 600 bytes when empty
+_NO_TASKS: Final[dict[asyncio.Task[None], None]] = {}  # an empty set takes 150 bytes more
 _RUNNING: Final[set[asyncio.Task[None]]] = set()
 """The loop keeps tasks weakly; a handler may outlive its link (rule 5)."""
 
@@ -100,8 +103,8 @@ class Inbox:
         self._handler = handler
         self._clock = clock
         self._serving = serving
-        self._queue: list[Message] = []  # short, and a deque takes 600 bytes when empty
-        self._tasks: dict[asyncio.Task[None], None] = {}  # an empty set takes 150 bytes more
+        self._queue = _NO_QUEUE  # most links never have one of the two
+        self._tasks = _NO_TASKS
         self._nested = 0
         self._refused = 0
 
@@ -119,6 +122,8 @@ class Inbox:
             if self._serving.refusals is not None and len(self._queue) >= self._serving.queue:
                 channel.close(CloseCode.NOT_ALLOWED, "asks for more at once than a stranger may")
                 return
+            if self._queue is _NO_QUEUE:
+                self._queue = []
             self._queue.append(message)
             if len(self._queue) >= self._serving.queue:
                 self._wire.pause()
@@ -127,7 +132,7 @@ class Inbox:
 
     def close(self) -> None:
         """Forget what was not begun: the link has ended."""
-        self._queue.clear()
+        self._queue = _NO_QUEUE
         self._channel = None
 
     def nest(self) -> bool:
@@ -163,6 +168,8 @@ class Inbox:
             return
         finishing = self._finish(channel, message, answer, trace)
         task = asyncio.get_running_loop().create_task(finishing)
+        if self._tasks is _NO_TASKS:
+            self._tasks = {}
         self._tasks[task] = None
         _RUNNING.add(task)
         task.add_done_callback(functools.partial(self._handled, answer))

@@ -60,9 +60,9 @@ class Listener:
         self._on_channel = on_channel
         self._on_refused = on_refused
         self._listening: Listening | None = None
-        self._openings: dict[Opening, _Visit] = {}  # the oldest first
-        self.channels: set[Channel] = set()
-        """Links that are open."""
+        self._openings: dict[_Visit, Opening] = {}  # the oldest first
+        self._channels: dict[_Visit, Channel] = {}
+        """Links, until their connection is gone."""
         self.host = ""
         self.port = 0
         """Where it listens; the one that the system chose if 0 was asked for."""
@@ -161,22 +161,21 @@ class Listener:
         """Accept nothing more; drop what is no link yet. Open links stay. Idempotent."""
         if self._listening is not None:
             self._listening.close()
-        for opening in list(self._openings):
+        for opening in list(self._openings.values()):
             opening.wire.abort()
 
     async def stop(self, code: CloseCode = CloseCode.GOING_AWAY, text: str = "") -> None:
         """Close, end every link with this code, and wait until each peer may have read it."""
         self.close()
-        channels = list(self.channels)
+        channels = list(self._channels.values())
         for channel in channels:
             channel.close(code, text)
         for channel in channels:
             await channel.gone()
 
     def _accept(self) -> Wire:
-        visit = _Visit(self, self._gate)
-        opening = Opening(self._side, visit)
-        self._openings[opening] = visit
+        visit = _Visit(self)
+        opening = self._openings[visit] = Opening(self._side, visit)
         return opening.wire
 
     def _exhausted(self, error: OSError) -> None:
@@ -189,36 +188,36 @@ class Listener:
 
     def _make_way(self) -> None:
         """Have the oldest handshake end, if it is old enough, for somebody who comes now."""
-        for opening, visit in self._openings.items():
+        for visit, opening in self._openings.items():
             if visit.holds_a_place:
                 if self.clock.monotonic() - visit.since >= self._gate.admission.patience:
                     opening.refused("dropped", "its handshake did not end, and others waited")
-                    visit.settle(opening)
+                    visit.settle()
                     opening.wire.abort()
                 return
 
-    def _done(self, opening: Opening, result: Channel | Closed) -> None:
-        self._openings.pop(opening, None)
+    def _done(self, visit: "_Visit", opening: Opening, result: Channel | Closed) -> None:
+        self._openings.pop(visit, None)
         if isinstance(result, Channel):
-            self.channels.add(result)
-            result.on_closed.add_done_callback(lambda _closed: self.channels.discard(result))
+            self._channels[visit] = result
             result.announce()
             self._on_channel(result)
         else:
             self._on_refused(opening.remote, result)
 
-    def _lost(self, opening: Opening) -> None:
-        self._openings.pop(opening, None)
+    def _lost(self, visit: "_Visit") -> None:
+        self._openings.pop(visit, None)
+        self._channels.pop(visit, None)
 
 
 class _Visit:
     """What the gate knows of one connection, from its arrival to its end."""
 
-    __slots__ = ("_gate", "_listener", "_pass", "_reason", "_retry_after", "_settled", "since")
+    __slots__ = ("_address", "_listener", "_pass", "_reason", "_retry_after", "_settled", "since")
 
-    def __init__(self, listener: Listener, gate: Gate) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._gate = gate
+        self._address = ""
         self._pass: Pass | None = None
         self._retry_after = 0.0
         self._reason = ""
@@ -232,9 +231,10 @@ class _Visit:
         return self._pass is Pass.ENTER and not self._settled
 
     def arrived(self, opening: Opening) -> bool:
-        if self._gate.waits_for_place(opening.remote[0]):
+        gate, self._address = self._listener._gate, opening.remote[0]
+        if gate.waits_for_place(self._address):
             self._listener._make_way()
-        verdict, self._retry_after, self._reason = self._gate.arrive(opening.remote[0])
+        verdict, self._retry_after, self._reason = gate.arrive(self._address)
         if verdict is Pass.DROP:
             opening.refused("dropped", self._reason)
             return False
@@ -245,29 +245,29 @@ class _Visit:
         if self._pass is Pass.COURTESY:
             return self._retry_after, self._reason
         if opened.link_class is LinkClass.DISCOVERY:
-            now = self._listener.clock.monotonic()
-            wait = self._gate.discovery(opening.remote[0], now)
+            gate = self._listener._gate
+            wait = gate.discovery(self._address, self._listener.clock.monotonic())
             if wait > 0:
-                bound = self._gate.admission
+                bound = gate.admission
                 return wait, f"more than {bound.discovery_burst} discovery links of one address"
         return None
 
     def done(self, opening: Opening, result: Channel | Closed) -> None:
-        self.settle(opening)
-        self._listener._done(opening, result)
+        self.settle()
+        self._listener._done(self, opening, result)
 
-    def lost(self, opening: Opening) -> None:
-        self._listener._lost(opening)
-        self.settle(opening)
+    def lost(self) -> None:
+        self._listener._lost(self)
+        self.settle()
         if self._pass is not None:
-            self._gate.left(opening.remote[0])
+            self._listener._gate.left(self._address)
             self._pass = None
 
-    def settle(self, opening: Opening) -> None:
+    def settle(self) -> None:
         """Its handshake is over, however."""
         if self._pass is not None and not self._settled:
             self._settled = True
-            self._gate.settled(self._pass, opening.remote[0])
+            self._listener._gate.settled(self._pass, self._address)
 
 
 def _words(error: OSError) -> str:

@@ -15,6 +15,7 @@ that went away) is no refusal, and a debug line.
 
 import asyncio
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,9 +89,13 @@ class Visitor(Protocol):
         """It is a channel, or has ended. Once."""
         ...
 
-    def lost(self, opening: "Opening") -> None:
+    def lost(self) -> None:
         """The connection is gone, be it then a channel or not. Once."""
         ...
+
+
+_NUMBERS: Final = itertools.count(int.from_bytes(os.urandom(4)))
+"""Ids of links: one after the other, and elsewhere than those of the process before this one."""
 
 
 class Opening:
@@ -115,7 +120,7 @@ class Opening:
 
     def __init__(self, side: Side, visitor: Visitor) -> None:
         self.remote: Address = ("", 0)
-        self.id = os.urandom(4).hex()
+        self.id = f"{next(_NUMBERS) % 2**32:08x}"
         self.trace = current_trace.get() or new_trace()
         self._side = side
         self._visitor = visitor
@@ -124,13 +129,9 @@ class Opening:
         self._shown: Sequence[bytes] = ()
         self.wire = Wire(
             self._make_link,
-            clock=side.endpoint.clock,
-            scratch=side.endpoint.scratch,
-            turns=side.endpoint.turns,
-            deadlines=side.endpoint.deadlines,
+            endpoint=side.endpoint,
             owner=self,
-            high_water=side.endpoint.limits.send_high_water,
-            lost=self._lost,
+            lost=visitor.lost,
         )
 
     def refused(self, reason: str, got: str, *, by_peer: bool = False) -> None:
@@ -222,9 +223,6 @@ class Opening:
         else:
             self.refused(event.code.name.lower(), _words(event), by_peer=event.by_peer)
         self._visitor.done(self, event)
-
-    def _lost(self) -> None:
-        self._visitor.lost(self)
 
 
 def _words(event: Closed) -> str:

@@ -30,10 +30,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
-from agents.runtime.clock import Clock
-from agents.runtime.deadlines import Deadlines
-from agents.runtime.network import Address
-from agents.runtime.turns import Turns
+from agents.runtime.network import Address, Endpoint
 from protocol.codes import CloseCode
 from protocol.link import Closed, Event, Link, Opened, Received
 from protocol.messages import Message
@@ -98,40 +95,30 @@ def address(transport: asyncio.BaseTransport, name: str) -> Address:
 class Wire(asyncio.BufferedProtocol):
     """Owns one socket and one link. Not safe for use by several threads.
 
-    `gone` is resolved when a connection that was made is no more.
-
     Args:
-        make_link: Makes the machine for a connection, or gives None, and it is dropped.
-        scratch: The read buffer, shared by all wires of a loop: between `get_buffer` and
-            `buffer_updated` no other wire runs.
-        turns: Where the steps of a handshake stand in line.
-        deadlines: Where its own is kept.
-        owner: Is told; may be replaced at any time.
-        lost: Is called once when a connection that was made is gone.
-        high_water: Bytes waiting to be written above which `write_blocked` is true.
+    make_link: Makes the machine for a connection, or gives None, and it is dropped.
+    endpoint: Has what all wires of a loop share: the clock, the buffer for reads (between
+        `get_buffer` and `buffer_updated` no other wire runs), turns, deadlines, limits.
+    owner: Is told; may be replaced at any time.
+    lost: Is called once when a connection that was made is gone.
     """
 
     __slots__ = (
-        "_clock",
         "_crowded",
-        "_deadlines",
         "_discarded",
         "_due",
         "_ended",
+        "_endpoint",
         "_flush_scheduled",
-        "_high_water",
+        "_gone",
         "_lingering",
-        "_loop",
         "_lost",
         "_made",
         "_make_link",
         "_reading",
-        "_scratch",
         "_socket_full",
         "_tick",
         "_transport",
-        "_turns",
-        "gone",
         "owner",
     )
 
@@ -139,24 +126,15 @@ class Wire(asyncio.BufferedProtocol):
         self,
         make_link: Callable[[asyncio.Transport], Link | None],
         *,
-        clock: Clock,
-        scratch: memoryview,
-        turns: Turns,
-        deadlines: Deadlines,
+        endpoint: Endpoint,
         owner: Owner,
-        high_water: int,
         lost: Callable[[], None],
     ) -> None:
         self.owner = owner
         self._make_link: Callable[[asyncio.Transport], Link | None] | None = make_link
-        self._clock = clock
-        self._scratch = scratch
-        self._turns = turns
-        self._deadlines = deadlines
-        self._high_water = high_water
+        self._endpoint = endpoint
         self._lost: Callable[[], None] | None = lost
-        self._loop = asyncio.get_running_loop()
-        self.gone: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._made: Link | None = None
         self._tick: int | None = None
@@ -184,6 +162,15 @@ class Wire(asyncio.BufferedProtocol):
         return ("", 0) if self._transport is None else address(self._transport, "sockname")
 
     @property
+    def gone(self) -> asyncio.Future[None]:
+        """Resolved when a connection that was made is no more; do not cancel it."""
+        if self._gone is None:  # nobody asks for it of a link at rest
+            self._gone = asyncio.get_running_loop().create_future()
+            if self._lost is None:
+                self._gone.set_result(None)
+        return self._gone
+
+    @property
     def ended(self) -> bool:
         """Whether `Closed` was delivered."""
         return self._ended
@@ -193,7 +180,7 @@ class Wire(asyncio.BufferedProtocol):
         """Whether the peer reads more slowly than we write; see rule 5."""
         if self._socket_full:
             return True
-        if self._made is None or self._made.bytes_buffered <= self._high_water:
+        if self._made is None or self._made.bytes_buffered <= self._high_water():
             return False
         self._crowded = True
         return True
@@ -209,7 +196,7 @@ class Wire(asyncio.BufferedProtocol):
         self._made.send(message)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._scheduled)
+            asyncio.get_running_loop().call_soon(self._scheduled)
 
     def close(
         self,
@@ -221,11 +208,8 @@ class Wire(asyncio.BufferedProtocol):
     ) -> None:
         """Say why, and end. Idempotent."""
         if not self._ended and self._made is not None:
-            self._after(
-                self._made.close(
-                    code, text, time=time, retry_after=retry_after, now=self._clock.monotonic()
-                )
-            )
+            now = self._endpoint.clock.monotonic()
+            self._after(self._made.close(code, text, time=time, retry_after=retry_after, now=now))
 
     def abort(self) -> None:
         """Drop the connection without a word: the peer gets a reset. Idempotent."""
@@ -259,12 +243,12 @@ class Wire(asyncio.BufferedProtocol):
             self._ended = True
             stream.abort()
             return
-        stream.set_write_buffer_limits(high=self._high_water)
+        stream.set_write_buffer_limits(high=self._high_water())
         self._after([])
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the loop puts the next bytes."""
-        return self._scratch
+        return self._endpoint.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         """Feed the link."""
@@ -274,11 +258,12 @@ class Wire(asyncio.BufferedProtocol):
                 self.abort()
             return
         link = self.link
+        data = self._endpoint.scratch[:nbytes]
         if link.state is _HANDSHAKE:
-            self._handshake(link, bytes(self._scratch[:nbytes]))
+            self._handshake(link, bytes(data))
         else:
             # No copy: OpenSSL takes one.
-            self._after(link.receive_data(self._scratch[:nbytes], self._clock.monotonic()))
+            self._after(link.receive_data(data, self._endpoint.clock.monotonic()))
 
     def _handshake(self, link: Link, data: bytes) -> None:
         """Take a step of the handshake when it is its turn, and read no further until then."""
@@ -286,16 +271,16 @@ class Wire(asyncio.BufferedProtocol):
         def step() -> None:
             self.resume()
             if not self._ended:
-                self._after(link.receive_data(data, self._clock.monotonic()))
+                self._after(link.receive_data(data, self._endpoint.clock.monotonic()))
 
-        if not self._turns.run(step):
+        if not self._endpoint.turns.run(step):
             self.pause()
 
     def eof_received(self) -> bool:
         """The peer has ended; there is no half-close over TLS, so have we."""
         if not self._ended:
             self._lingering = True  # there is no end of its to wait for any more
-            self._after(self.link.receive_eof(self._clock.monotonic()))
+            self._after(self.link.receive_eof(self._endpoint.clock.monotonic()))
             # The transport writes what it has and closes, unless the peer reads nothing.
             self._remind(LINGER)
         return False
@@ -312,11 +297,11 @@ class Wire(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone, with or without a word."""
         if not self._ended:
-            self._after(self.link.receive_eof(self._clock.monotonic()))
+            self._after(self.link.receive_eof(self._endpoint.clock.monotonic()))
         self._forget_deadline()
-        if not self.gone.done():
-            self.gone.set_result(None)
         lost, self._lost = self._lost, None
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
         if lost is not None:
             lost()
         # Nothing that belongs to this connection waits for the garbage collector: TLS state
@@ -383,7 +368,7 @@ class Wire(asyncio.BufferedProtocol):
         if due is None or (self._tick is not None and self._due <= due):
             return
         self._due = due
-        self._remind(due - self._clock.monotonic())
+        self._remind(due - self._endpoint.clock.monotonic())
 
     def ring(self) -> None:
         """Do what is due: of a link, or of one that has ended and still stands."""
@@ -391,13 +376,16 @@ class Wire(asyncio.BufferedProtocol):
         if self._ended:
             self.abort()
         else:
-            self._after(self.link.handle_timeout(self._clock.monotonic()))
+            self._after(self.link.handle_timeout(self._endpoint.clock.monotonic()))
+
+    def _high_water(self) -> int:
+        return self._endpoint.limits.send_high_water
 
     def _remind(self, seconds: float) -> None:
         self._forget_deadline()
-        self._tick = self._deadlines.add(self, seconds)
+        self._tick = self._endpoint.deadlines.add(self, seconds)
 
     def _forget_deadline(self) -> None:
         if self._tick is not None:
-            self._deadlines.discard(self, self._tick)
+            self._endpoint.deadlines.discard(self, self._tick)
             self._tick = None

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from agents.runtime import logs
-from agents.runtime.channel import Channel, link_error
+from agents.runtime.channel import Channel
 from agents.runtime.logs import Logger
+from agents.runtime.outbox import link_error
 from pki.peers import Peer
 from protocol.access import LinkClass
 from protocol.codes import CloseCode

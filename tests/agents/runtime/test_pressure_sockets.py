@@ -87,7 +87,7 @@ class TestPressure:
             assert isinstance(clock, RealClock)
             channel._wire.pause()
             asked = [asyncio.create_task(channel.request(ASK)) for _ in range(500)]
-            await until(lambda: len(other._writers) == Serving().handlers)
+            await until(lambda: len(other._writers or ()) == Serving().handlers)
             assert clock.holds == Serving().handlers
             channel.abort()
             await until(lambda: clock.holds == 0)
