@@ -6,7 +6,7 @@
     ssl       the standard ssl module, asyncio.Protocol; decodes and answers as `channel` does
     bare      protocol.tls, asyncio.BufferedProtocol: a TLS connection, and nothing after it
     channel   the product: listener, TLS, chain, link, codec, channel, handler
-    wire      the product up to the frame: wire, TLS, chain, link; gives back frames as bytes
+    wire      the product up to the frame: stream, wire, TLS, chain, link; gives back frames as bytes
 
 All run on uvloop, with the certificates of the deployment in FOLDER.
 """
@@ -27,6 +27,7 @@ from agents.runtime.admission import Admission
 from agents.runtime.channel import Channel
 from agents.runtime.clock import SystemClock
 from agents.runtime.listener import BACKLOG, Listener
+from agents.runtime.tcp import listen
 from agents.runtime.wire import Nobody, Wire
 from agents.server.app import Server
 from bench.deployment import Deployment, open_server
@@ -180,14 +181,12 @@ async def _wire(deployment: Deployment) -> int:
             idle_timeout=IDLE,
         )
 
-    return await _serve(
-        lambda: Wire(
-            link,
-            endpoint=endpoint,
-            owner=Nobody(),
-            lost=lambda: None,
-        )
-    )
+    def wire() -> Wire:
+        return Wire(link, endpoint=endpoint, owner=Nobody(), lost=lambda: None)
+
+    listening = await listen(wire, HOST, 0, backlog=BACKLOG)
+    _KEPT.append(listening)
+    return listening.address[1]
 
 
 def _verifier(server: Server) -> Verify:
