@@ -6,7 +6,7 @@
     ssl       the standard ssl module, asyncio.Protocol; decodes and answers as `channel` does
     bare      protocol.tls, asyncio.BufferedProtocol: a TLS connection, and nothing after it
     channel   the product: listener, TLS, chain, link, codec, channel, handler
-    wire      the product up to the frame: stream, wire, TLS, chain, link; gives back frames as bytes
+    wire      the product up to the frame: wire, TLS, chain, link; gives back frames as bytes
 
 All run on uvloop, with the certificates of the deployment in FOLDER.
 """

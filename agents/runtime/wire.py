@@ -96,11 +96,11 @@ class Wire(asyncio.BufferedProtocol):
     """Owns one socket and one link. Not safe for use by several threads.
 
     Args:
-    make_link: Makes the machine for a connection, or gives None, and it is dropped.
-    endpoint: Has what all wires of a loop share: the clock, the buffer for reads (between
-        `get_buffer` and `buffer_updated` no other wire runs), turns, deadlines, limits.
-    owner: Is told; may be replaced at any time.
-    lost: Is called once when a connection that was made is gone.
+        make_link: Makes the machine for a connection, or gives None, and it is dropped.
+        endpoint: Has what all wires of a loop share: the clock, the buffer for reads (no other
+            wire runs between a read and `buffer_updated`), turns, deadlines, limits.
+        owner: Is told; may be replaced at any time.
+        lost: Is called once when a connection that was made is gone.
     """
 
     __slots__ = (
@@ -233,7 +233,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: a TLS client has its first flight ready."""
-        # A stream protocol gets no other; uvloop's own does not descend from it.
+        # As one (`tcp`), though it does not descend from it.
         stream = cast(asyncio.Transport, transport)
         self._transport = stream
         make_link, self._make_link = self._make_link, None
@@ -247,7 +247,7 @@ class Wire(asyncio.BufferedProtocol):
         self._after([])
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the loop puts the next bytes."""
+        """Where the next bytes are put."""
         return self._endpoint.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
