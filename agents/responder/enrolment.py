@@ -17,7 +17,7 @@ key, so a stolen certificate cannot prolong itself.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from agents.responder.issuing import Issuing, Terms
@@ -91,8 +91,9 @@ class Signing(Protocol):
 class Binding(NamedTuple):
     """What a request on one link has to be signed for."""
 
-    issuers: frozenset[KeyId]
-    """The TLS keys that we may have shown there."""
+    issuers: Collection[KeyId]
+    """The TLS keys that we may have shown there, the likeliest first: each that is tried in vain
+    costs as much as the right one."""
     exporter: bytes
     peer: Name | None
     """Who the link says it is, on a member link."""

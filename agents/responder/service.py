@@ -5,7 +5,7 @@ Who the sender is comes from its link, never from the message: a registration, a
 request for a certificate that names somebody else is refused.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 
 import msgspec
@@ -43,7 +43,8 @@ class Service:
     """Answers clients.
 
     Args:
-        shown: KeyIDs of the TLS keys that this responder may have shown on a link.
+        shown: KeyIDs of the TLS keys that this responder may have shown on a link, the likeliest
+            first.
         acknowledged: takes an acknowledgement that verified; returns when it is kept.
         head: the HEAD that clients may hear of: of a root that our client CA is under.
         spread: seconds over which renewals after its rotation are spread (B13).
@@ -55,7 +56,7 @@ class Service:
         *,
         enrolment: Enrolment,
         registry: Registry,
-        shown: Callable[[], frozenset[KeyId]],
+        shown: Callable[[], Collection[KeyId]],
         acknowledged: Callable[[AckRecord], Awaitable[None]],
         head: Callable[[], bytes | None],
         spread: Callable[[], float],

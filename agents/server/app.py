@@ -327,8 +327,9 @@ class Server:
             policy=lambda: self.settings.policies()[kind],
         )
 
-    def _shown(self) -> frozenset[KeyId]:
-        return frozenset(self._tls_keys)
+    def _shown(self) -> Sequence[KeyId]:
+        """The newest first: nearly every link was shown that one."""
+        return tuple(reversed(self._tls_keys))
 
     def _opened(self, channel: Channel) -> None:
         self.links.accept(channel)

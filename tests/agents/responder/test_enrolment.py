@@ -19,7 +19,7 @@ from agents.runtime import logs
 from agents.runtime.errors import UnavailableError
 from pki import certificates, issuance, keys
 from pki.certificates import Kind
-from pki.enrolment import sign_request
+from pki.enrolment import sign_request, verify_request
 from pki.issuance import Issuer
 from pki.names import Name, Role
 from pki.peers import Expectation, Peer, check_peer
@@ -175,6 +175,22 @@ async def test_a_request_is_good_for_any_key_that_the_link_may_have_shown(bench:
     newer = keys.key_id(keys.generate().public_key())
     binding = Binding(frozenset({newer, bench.issuer}), EXPORTER, None, ADDRESS)
     assert isinstance(await bench.enrol(message, binding), Issued)
+
+
+async def test_the_likeliest_key_is_tried_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def verify(*args: bytes, **parts: bytes) -> bytes:
+        tried.append(parts["issuer"])
+        return verify_request(*args, **parts)  # type: ignore[arg-type]  # a KeyId is bytes
+
+    monkeypatch.setattr("pki.enrolment.verify_request", verify)
+    older = keys.key_id(keys.generate().public_key())
+    binding = Binding((bench.issuer, older), EXPORTER, None, ADDRESS)
+    assert isinstance(await bench.enrol(bench.request(Component()), binding), Issued)
+    assert tried == [bench.issuer]
 
 
 async def test_serial_numbers_are_long_and_differ(bench: Bench) -> None:

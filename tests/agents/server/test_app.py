@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from agents.member.contexts import MAX_SHOWN
 from agents.runtime.errors import DamagedError, StateError
 from agents.runtime.files import lock_state
 from agents.runtime.lifecycle import Stop
@@ -23,6 +24,7 @@ from agents.server.store import Store
 from agents.server.store.schema import issued as table
 from pki import certificates, heads
 from pki.certificates import Kind
+from pki.keys import KeyId
 from protocol.messages import Issued
 from tests.support.clock import START, FakeClock, settle
 from tests.support.components import Component, FakeChannel, peer_of
@@ -50,6 +52,12 @@ def head_time(server: Server) -> int:
     head = server.trust.head(server.authority.slot)
     assert head is not None
     return head.time
+
+
+def tls_key(server: Server) -> KeyId:
+    held = server.keyring.credential(Kind.SERVER_TLS)
+    assert held is not None
+    return held.leaf.key_id
 
 
 async def pass_hours(server: Server, clock: FakeClock, hours: int) -> None:
@@ -253,6 +261,17 @@ async def test_what_is_written_waits_for_a_lull_of_the_heavy_work(
         waited.clear()
         await server.store.write(lambda _: None)
         assert waited == [server.member.endpoint.turns]
+
+
+async def test_the_newest_key_is_the_one_that_a_link_was_most_likely_shown(
+    tmp_path: Path,
+) -> None:
+    async with prepared(tmp_path) as server:
+        shown = [tls_key(server)]
+        for _ in range(MAX_SHOWN):
+            await server.certify(Kind.SERVER_TLS, "test")
+            shown.insert(0, tls_key(server))
+        assert list(server._shown()) == shown[:MAX_SHOWN]
 
 
 async def test_a_hub_is_there_while_its_link_is(tmp_path: Path) -> None:
