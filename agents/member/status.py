@@ -3,14 +3,19 @@
 `status.json` is replaced at every change that an operator would want to see, so `pki show`,
 `status` and `healthcheck` work when the daemon is down and need no port (J7). It is a report,
 not state: nothing reads it back, and it is not forced to disk.
+
+A server has thousands of links. So their rows are written one by one, and what is kept to see a
+change is which links they were.
 """
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agents.member.keyring import Credential
 from agents.member.member import Member
@@ -49,8 +54,23 @@ class Status:
         self._renewals = renewals
         self._complaint = ""
 
-    def report(self) -> dict[str, Any]:
-        """The report, as JSON can carry it."""
+    async def run(self) -> None:
+        """Write it at every change worth looking at, until cancelled; looked for each second."""
+        before: object = None
+        while True:
+            report, links = self._report(), self._links()
+            now = report, [channel.id for channel in links]  # a link stays what it is
+            if now != before:
+                before = now
+                self._put(report, links)
+            await self._member.clock.sleep(INTERVAL)
+
+    def write(self) -> None:
+        """Replace the report."""
+        self._put(self._report(), self._links())
+
+    def _report(self) -> dict[str, Any]:
+        """The report without the time and the links, as JSON can carry it."""
         member = self._member
         trust = member.trust
         renewals = self._renewals()
@@ -59,7 +79,6 @@ class Status:
             "id": member.id.hex(),
             "identity": key_id(member.keyring.identity_spki).hex(),
             "pid": os.getpid(),
-            "time": member.clock.now().isoformat(),
             "deployment": trust.deployment.hex(),
             "newest_root": trust.newest_root.hex(),
             "roots": [root_row(der) for der in trust.roots],
@@ -76,30 +95,16 @@ class Status:
                 credential_row(held, renewals.get(held.kind.value))
                 for held in member.keyring.credentials
             ],
-            "links": [link_row(channel) for channel in self._links()],
             **self._more(),
         }
 
-    async def run(self) -> None:
-        """Write it at every change worth looking at, until cancelled; looked for each second."""
-        before: object = None
-        while True:
-            report = self.report()
-            now = {name: value for name, value in report.items() if name != "time"}
-            if now != before:
-                before = now
-                self._put(report)
-            await self._member.clock.sleep(INTERVAL)
-
-    def write(self) -> None:
-        """Replace the report."""
-        self._put(self.report())
-
-    def _put(self, report: Mapping[str, Any]) -> None:
+    def _put(self, report: Mapping[str, Any], links: Sequence[Channel]) -> None:
         """Readers see the old report or the new one; a full disk is no reason to end."""
         temporary = self._path.with_name(f".{STATUS}.new")
+        report = {"time": self._member.clock.now().isoformat(), **report}
         try:
-            temporary.write_text(json.dumps(report, indent=1) + "\n")
+            with temporary.open("wb") as file:
+                file.writelines(_written(report, links))
             temporary.replace(self._path)
         except OSError as exc:
             reason = exc.strerror or type(exc).__name__
@@ -108,6 +113,16 @@ class Status:
             self._complaint = reason
         else:
             self._complaint = ""
+
+
+def _written(report: Mapping[str, Any], links: Sequence[Channel]) -> Iterator[bytes]:
+    """The report as JSON, its links last and each in a line."""
+    yield json.dumps(report, indent=1).removesuffix("\n}").encode()
+    separator = b',\n "links": [\n  '
+    for channel in links:
+        yield separator + msgspec.json.encode(link_row(channel))
+        separator = b",\n  "
+    yield b"\n ]\n}\n" if links else b',\n "links": []\n}\n'
 
 
 def root_row(der: bytes) -> dict[str, Any]:
@@ -137,7 +152,7 @@ def credential_row(held: Credential, next_renewal: datetime | None) -> dict[str,
 
 def link_row(channel: Channel) -> dict[str, Any]:
     """One link that is up."""
-    peer = channel.peer
+    peer, local = channel.peer, channel.local
     return {
         "link": channel.id,
         "class": channel.link_class.value,
@@ -147,5 +162,5 @@ def link_row(channel: Channel) -> dict[str, Any]:
         "fingerprint": None if peer is None else peer.leaf.fingerprint,
         "not_after": None if peer is None else peer.leaf.not_after.isoformat(),
         "remote": f"{channel.remote[0]}:{channel.remote[1]}",
-        "local": f"{channel.local[0]}:{channel.local[1]}",
+        "local": f"{local[0]}:{local[1]}",
     }

@@ -98,6 +98,18 @@ async def test_is_written_at_a_change_and_not_otherwise(case: Case) -> None:
     task.cancel()
 
 
+async def test_a_link_that_comes_or_goes_is_a_change(case: Case) -> None:
+    task = asyncio.ensure_future(case.status.run())
+    await case.clock.advance_network(0)
+    assert case.read["links"] == []
+    first, second = FakeChannel(peer=case.site.peer(Role.SERVER)), FakeChannel()
+    for links in ([first], [first, second], [second], []):
+        case.links = links
+        await case.clock.advance_network(INTERVAL)
+        assert [row["link"] for row in case.read["links"]] == [link.id for link in links]
+    task.cancel()
+
+
 async def test_time_alone_is_no_change(case: Case) -> None:
     task = asyncio.ensure_future(case.status.run())
     await case.clock.advance_network(0)
