@@ -5,6 +5,7 @@ Behind it everything has its type and its limits:
 1. size      the frame's limit, checked by `FrameDecoder` before the body is kept.
 2. form      one msgpack value with text as keys; no extensions, nothing behind it.
 3. type      in the same pass: unknown fields, wrong types and lengths are refused.
+4. trace     lower-case hex, as it goes into every log line.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import msgspec
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import FrameType, encode_frame
 from protocol.limits import FRAME_LIMITS
-from protocol.messages import MESSAGES, Message
+from protocol.messages import MESSAGES, TRACE_DIGITS, Message
 
 __all__ = ["decode", "encode", "encode_body"]
 
@@ -41,7 +42,7 @@ def encode_body(message: Message) -> bytes:
         body = _encode(message)
         # What was built in this program is checked by reading it back: one pass, where
         # to convert it field by field and then encode it takes three.
-        reader.decode(body)
+        _traced(reader.decode(body))
     except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError) as exc:
         raise LocalProtocolError(f"{message.FRAME.name} cannot be sent: {exc}") from exc
     if len(body) > limit:
@@ -63,8 +64,14 @@ def decode(frame_type: FrameType, body: bytes) -> Message:
         RemoteProtocolError: The body is not one message of this type.
     """
     try:
-        return _READERS[frame_type].decode(body)
+        return _traced(_READERS[frame_type].decode(body))
     except msgspec.ValidationError as exc:
         raise RemoteProtocolError(f"{frame_type.name}: {str(exc)[:200]!r}") from exc
     except (msgspec.DecodeError, ValueError, RecursionError) as exc:
         raise RemoteProtocolError(f"{frame_type.name} is not msgpack: {str(exc)[:100]!r}") from exc
+
+
+def _traced(message: Message) -> Message:
+    if message.trace.strip(TRACE_DIGITS):
+        raise msgspec.ValidationError("Expected lower-case hex - at `$.trace`")
+    return message

@@ -20,6 +20,7 @@ from protocol.frames import FrameType
 __all__ = [
     "ANSWER_TYPES",
     "MESSAGES",
+    "TRACE_DIGITS",
     "VERSION",
     "Ack",
     "ClientRow",
@@ -52,7 +53,9 @@ __all__ = [
 VERSION = 1
 """The protocol version that HELLO carries."""
 
-Trace = Annotated[str, Meta(max_length=32, pattern=r"^[0-9a-f]*\Z")]
+Trace = Annotated[str, Meta(max_length=32)]
+TRACE_DIGITS = "0123456789abcdef"
+"""What a trace consists of. The codec looks: a pattern in the type costs six times as much."""
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
