@@ -15,7 +15,8 @@ Rules:
    with every byte; to move one costs more than the byte. All links share a timer (`deadlines`).
 4. The end is polite: after our CLOSE the sending side is shut and input is thrown away until
    the peer has closed too, or `LINGER` seconds, or `LINGER_BYTES`. Closing a socket with unread
-   input makes the kernel send a reset, which can overtake the CLOSE that says why. Whoever ended
+   input makes the kernel send a reset, which can overtake the CLOSE that says why. A peer that
+   has ended it sends nothing more: what we still have is written, and that is all. Whoever ended
    it, it is over after `LINGER` seconds.
 5. `write_blocked` is true while the link or the socket holds more than the high-water mark;
    who sends asks first. Nothing is dropped, so the mark is exceeded by one message at most
@@ -26,7 +27,6 @@ Rules:
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
@@ -115,6 +115,7 @@ class Wire(asyncio.BufferedProtocol):
         "_lost",
         "_made",
         "_make_link",
+        "_peer_ended",
         "_reading",
         "_socket_full",
         "_tick",
@@ -146,6 +147,7 @@ class Wire(asyncio.BufferedProtocol):
         self._socket_full = False
         self._crowded = False
         self._ended = False
+        self._peer_ended = False
         self._lingering = False
         self._discarded = 0
 
@@ -337,6 +339,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _end(self, event: Closed) -> None:
         self._ended = True
+        self._peer_ended = event.by_peer
         self._forget_deadline()
         self.resume()
         self.owner.link_closed(event)
@@ -355,7 +358,9 @@ class Wire(asyncio.BufferedProtocol):
         if self._ended and not self._lingering:
             self._lingering = True
             self._remind(LINGER)
-            with contextlib.suppress(OSError):  # the peer has gone already
+            if self._peer_ended:
+                transport.close()
+            else:
                 transport.write_eof()
         elif self._crowded and not self._socket_full:
             self._crowded = False
