@@ -182,7 +182,7 @@ class Wire(asyncio.BufferedProtocol):
         """Whether the peer reads more slowly than we write; see rule 5."""
         if self._socket_full:
             return True
-        if self._made is None or self._made.bytes_buffered <= self._high_water():
+        if self._made is None or self._made.bytes_buffered <= self._endpoint.limits.send_high_water:
             return False
         self._crowded = True
         return True
@@ -245,7 +245,7 @@ class Wire(asyncio.BufferedProtocol):
             self._ended = True
             stream.abort()
             return
-        stream.set_write_buffer_limits(high=self._high_water())
+        stream.set_write_buffer_limits(high=self._endpoint.limits.send_high_water)
         self._after([])
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -382,9 +382,6 @@ class Wire(asyncio.BufferedProtocol):
             self.abort()
         else:
             self._after(self.link.handle_timeout(self._endpoint.clock.monotonic()))
-
-    def _high_water(self) -> int:
-        return self._endpoint.limits.send_high_water
 
     def _remind(self, seconds: float) -> None:
         self._forget_deadline()
