@@ -28,7 +28,7 @@ class Timed(Protocol):
 class Deadlines:
     """What is due on one event loop, by its network time. Not safe for use by several threads."""
 
-    __slots__ = ("_context", "_due", "_ticks", "_timer", "_timer_tick")
+    __slots__ = ("_context", "_due", "_ringing", "_ticks", "_timer", "_timer_tick")
 
     def __init__(self) -> None:
         self._due: dict[int, dict[Timed, None]] = {}
@@ -36,6 +36,7 @@ class Deadlines:
         """The keys of `_due`, as a heap."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_tick = 0
+        self._ringing = False
         self._context = copy_context()  # nobody's who adds: a deadline is not what he works on
 
     def __len__(self) -> int:
@@ -66,6 +67,8 @@ class Deadlines:
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the timer ring for the first of them."""
+        if not self._ticks or self._ringing:
+            return  # it is armed when all have rung
         first = self._ticks[0]
         if self._timer is not None:
             if self._timer_tick <= first:
@@ -76,17 +79,17 @@ class Deadlines:
 
     def _ring(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None
+        self._timer, self._ringing = None, True
         now = loop.time()
         while self._ticks and self._ticks[0] * TICK <= now:
-            due = self._due[self._ticks[0]]  # what rings may take back another, or add one
+            tick = heapq.heappop(self._ticks)
+            due = self._due[tick]  # what rings may take back another, or add one
             while due:
-                timed = next(iter(due))
-                del due[timed]
+                timed, _ = due.popitem()
                 try:
                     timed.ring()
                 except Exception as exc:
                     loop.call_exception_handler({"message": "a deadline failed", "exception": exc})
-            del self._due[heapq.heappop(self._ticks)]
-        if self._ticks:
-            self._arm(loop)
+            del self._due[tick]
+        self._ringing = False
+        self._arm(loop)

@@ -149,7 +149,8 @@ class _Dialled:
             self._outcome.set_result(result)
 
     def lost(self) -> None:
-        pass
+        if not self._outcome.done():  # a fault of ours, which the loop has reported
+            self._outcome.set_result(Closed(CloseCode.LOST, "failed on our side", by_peer=False))
 
 
 async def _open(

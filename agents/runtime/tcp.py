@@ -5,14 +5,19 @@
 A transport of asyncio serves any protocol: it asks for a buffer before each read, keeps what is
 written until the turn of the loop ends, and weighs half a KiB. A link writes once an input by
 itself (`wire`), reads into one buffer for all, and there are thousands: `Stream` calls the socket
-and nothing else. It is called as asyncio's transports are, and calls its protocol as they do.
+and nothing else. It is called as asyncio's transports are, and calls its protocol as they do, but
+that the peer's end is always the end.
 
 1. One read a callback: a peer that sends without end has its turn, and others have theirs.
 2. What the socket does not take is kept, and written when it has room; above the high-water mark
    the protocol is told (`pause_writing`), and again when a quarter of that is left.
 3. After `close` what is kept is still written; after `abort` it is not. The socket is closed, and
    the protocol told, in a later turn: never within the protocol's own call.
-4. A process that has no file descriptor left accepts nobody for `PAUSE` seconds, and says so
+4. A protocol that raises loses its connection, and no other; the loop reports it.
+5. libuv calls a reader once for a socket that has failed, and never again, also where that call
+   finds what came before the reset. So what is read without an answer is followed by a look for
+   an error (an answer would have met it).
+6. A process that has no file descriptor left accepts nobody for `PAUSE` seconds, and says so
    (`exhausted`); who comes waits in the kernel's backlog.
 
 A loop with a network of its own (`Networked`) is asked instead of the sockets of this machine:
@@ -25,7 +30,7 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 __all__ = ["PAUSE", "Acceptor", "Listening", "Networked", "Stream", "connect", "listen"]
 
@@ -34,6 +39,9 @@ PAUSE: Final = 1.0
 _AT_ONCE: Final = 64
 """Connections accepted in one turn of the loop."""
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+"""As `socket.getaddrinfo` gives it: the first is the family, the last the address."""
 
 Factory = Callable[[], asyncio.BufferedProtocol]
 """Makes the protocol of a connection."""
@@ -92,9 +100,13 @@ async def connect(
     if isinstance(loop, Networked):
         await loop.network.connect(factory, host, port, local)
         return
-    failure: OSError | None = None
-    for family, _, _, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = _socket(family)
+    failure = OSError(errno.EADDRNOTAVAIL, "this name has no address")
+    for family, _, _, _, address in await _addresses(host, port):
+        try:
+            sock = _socket(family)
+        except OSError as exc:  # a family that this kernel does not have
+            failure = exc
+            continue
         try:
             if local is not None:
                 sock.bind(local)
@@ -108,7 +120,7 @@ async def connect(
         else:
             Stream(loop, sock, address).begin(factory())
             return
-    raise failure or OSError(errno.EADDRNOTAVAIL, "this name has no address")
+    raise failure
 
 
 async def listen(
@@ -126,7 +138,7 @@ async def listen(
         host: Name or address; "" for every address of this host.
         port: TCP port; 0 for any that is free.
         backlog: Connections that the kernel keeps until they are accepted.
-        exhausted: Called where the system has no room for a connection (4).
+        exhausted: Called where the system has no room for a connection (6).
 
     Raises:
         OSError: An address cannot be listened on.
@@ -134,23 +146,34 @@ async def listen(
     loop = asyncio.get_running_loop()
     if isinstance(loop, Networked):
         return loop.network.listen(factory, host, port)
-    found = await loop.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    found = await _addresses(host or None, port, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
+    failure = OSError(errno.EADDRNOTAVAIL, "this name has no address")
     try:
         for family, address in dict.fromkeys((one[0], one[4]) for one in found):
-            sockets.append(sock := _socket(family))
+            try:
+                sock = _socket(family)
+            except OSError as exc:  # a family that this kernel does not have
+                failure = exc
+                continue
+            sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)
             sock.listen(backlog)
+        if not sockets:
+            raise failure
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
     return Acceptor(loop, sockets, factory, exhausted)
+
+
+async def _addresses(host: str | None, port: int, flags: int = 0) -> Sequence[_AddressInfo]:
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
 
 
 def _socket(family: int) -> socket.socket:
@@ -206,12 +229,14 @@ class Acceptor:
                     self._exhausted(exc)
                     return
                 continue  # it has gone already
+            sock.setblocking(False)
             try:
-                sock.setblocking(False)
-                Stream(self._loop, sock, remote, self._context).begin(self._factory())
+                protocol = self._factory()
             except Exception as exc:
                 sock.close()
-                _report(self._loop, "a connection could not be taken", exc)
+                _report(self._loop, exc)
+            else:
+                Stream(self._loop, sock, remote, self._context).begin(protocol)
 
     def _rest(self) -> None:
         for sock in self._sockets:
@@ -241,6 +266,7 @@ class Stream:
         "_reading",
         "_remote",
         "_sock",
+        "_spoke",
         "_unsent",
         "_watched",
     )
@@ -255,13 +281,15 @@ class Stream:
         self._loop = loop
         self._sock = sock
         self._remote = remote
-        self._context = context or copy_context()
+        self._context = copy_context() if context is None else context
         self._protocol: asyncio.BufferedProtocol | None = None
         self._buffer = memoryview(b"")
         self._high = 64 * 1024
         self._unsent: bytearray | None = None
         self._full = False
-        self._reading = False
+        self._reading = True
+        self._spoke = False
+        """Whether the socket has taken something since it was last read."""
         self._watched = False
         """Whether the loop says when there is something to read."""
         self._ending = False
@@ -270,9 +298,13 @@ class Stream:
     def begin(self, protocol: asyncio.BufferedProtocol) -> None:
         """Belong to this protocol, tell it, and read; it has one buffer for all reads."""
         self._protocol = protocol
-        protocol.connection_made(cast(asyncio.Transport, self))
-        self._buffer = cast(memoryview, protocol.get_buffer(-1))
-        self.resume_reading()
+        try:
+            protocol.connection_made(cast(asyncio.Transport, self))
+            self._buffer = cast(memoryview, protocol.get_buffer(-1))
+        except Exception as exc:
+            self._fail(exc)
+        if self._reading:
+            self._watch()
 
     # --- as `asyncio.Transport`
 
@@ -307,10 +339,7 @@ class Stream:
         """Read again. Idempotent."""
         if not self._reading and not self._closing:
             self._reading = True
-            if not self._watched:
-                self._watched = True
-                # Whoever calls this, what is read is read in the context of the connection.
-                self._context.run(self._loop.add_reader, self._sock.fileno(), self._readable)
+            self._watch()
 
     def write(self, data: bytes) -> None:
         """Write, as much as the socket takes now, and keep the rest."""
@@ -324,6 +353,7 @@ class Stream:
             except OSError as exc:
                 self._break(exc)
                 return
+            self._spoke = True
             if sent == len(data):
                 return
             self._unsent = bytearray(memoryview(data)[sent:])
@@ -368,14 +398,16 @@ class Stream:
             return
         try:
             if size:
+                self._spoke = False
                 protocol.buffer_updated(size)
-                return
-            self._look_away()  # else the loop would call for ever
-            if not protocol.eof_received():
+                if not self._spoke:
+                    self._look_for_error()
+            else:
+                self._look_away()  # else the loop would call for ever
+                protocol.eof_received()
                 self.close()
         except Exception as exc:
-            _report(self._loop, "a connection failed in what it had to do", exc)
-            self._break(exc)
+            self._fail(exc)
 
     def _writable(self) -> None:
         unsent = self._unsent
@@ -398,7 +430,19 @@ class Stream:
                 self._shut()
         if self._full and len(unsent) <= self._high // 4 and self._protocol is not None:
             self._full = False
-            self._protocol.resume_writing()
+            try:
+                self._protocol.resume_writing()
+            except Exception as exc:
+                self._fail(exc)
+
+    def _look_for_error(self) -> None:
+        """Have the loop call again where the connection was reset behind what was read (5)."""
+        # To ask takes the error away: what is left to read is followed by an end, as it should.
+        if not self._closing and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            reading = self._reading
+            self._look_away()
+            if reading:
+                self.resume_reading()
 
     # --- endings
 
@@ -406,6 +450,12 @@ class Stream:
         if self._unsent is None:
             with contextlib.suppress(OSError):  # the peer has gone already
                 self._sock.shutdown(socket.SHUT_WR)
+
+    def _watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            # Whoever calls this, what is read is read in the context of the connection.
+            self._context.run(self._loop.add_reader, self._sock.fileno(), self._readable)
 
     def _look_away(self) -> None:
         self._reading = False
@@ -427,6 +477,10 @@ class Stream:
         self._closing = True
         self._loop.call_soon(self._lose, error)
 
+    def _fail(self, error: Exception) -> None:
+        _report(self._loop, error)
+        self._break(error)
+
     def _lose(self, error: Exception | None) -> None:
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
@@ -434,5 +488,5 @@ class Stream:
             protocol.connection_lost(error)
 
 
-def _report(loop: asyncio.AbstractEventLoop, what: str, error: Exception) -> None:
-    loop.call_exception_handler({"message": what, "exception": error})
+def _report(loop: asyncio.AbstractEventLoop, error: Exception) -> None:
+    loop.call_exception_handler({"message": "a connection has failed", "exception": error})

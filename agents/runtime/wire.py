@@ -298,8 +298,10 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone, with or without a word."""
-        if not self._ended:
-            self._after(self.link.receive_eof(self._endpoint.clock.monotonic()))
+        if self._made is None:
+            self._ended = True
+        elif not self._ended:
+            self._after(self._made.receive_eof(self._endpoint.clock.monotonic()))
         self._forget_deadline()
         lost, self._lost = self._lost, None
         if self._gone is not None and not self._gone.done():

@@ -78,23 +78,21 @@ async def test_what_is_taken_back_does_not_ring(loop: SteppedLoop) -> None:
 
 @stepped
 async def test_who_rings_may_add_and_take_back(loop: SteppedLoop) -> None:
-    deadlines, neighbour, again = Deadlines(), Clock(), Clock()
-    ticks: list[int] = []
+    deadlines, again = Deadlines(), Clock()
+    ticks: dict[int, int] = {}
 
-    def act() -> None:
-        deadlines.discard(neighbour, ticks[0])
+    def act(other: int) -> None:
+        deadlines.discard(both[other], ticks[other])
         deadlines.add(again, 1.0)
-        deadlines.add(first, 0.0)
 
-    first = Clock(act)
-    deadlines.add(first, 1.0)
-    ticks.append(deadlines.add(neighbour, 1.0))
+    both = [Clock(lambda: act(1)), Clock(lambda: act(0))]
+    for number, clock in enumerate(both):
+        ticks[number] = deadlines.add(clock, 1.0)
     await loop.pass_time(1.0 + TICK)
-    assert (len(first.rang), len(neighbour.rang)) == (1, 0)
-    await loop.pass_time(TICK)
-    assert len(first.rang) == 2
-    await loop.pass_time(1.0)
-    assert len(again.rang) >= 1
+    assert sorted(len(clock.rang) for clock in both) == [0, 1]
+    await loop.pass_time(1.0 + TICK)
+    assert len(again.rang) == 1
+    assert len(deadlines) == 0
 
 
 @stepped

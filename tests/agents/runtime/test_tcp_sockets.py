@@ -21,6 +21,8 @@ from tests.support.logs import logged
 pytestmark = pytest.mark.sockets
 
 BULK = bytes(range(256)) * 64 * 1024
+RESET = b"\1\0\0\0\0\0\0\0"
+"""Makes the kernel reset a connection that is closed: `struct linger`, on and 0 seconds."""
 WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
 
 
@@ -211,7 +213,7 @@ class TestOnAsyncio:
         async with port() as (at, accepted):
             here, there = await pair(at, accepted)
             sock = there.stream._sock
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             there.stream.abort()
             await lost(here)
             assert isinstance(here.lost, ConnectionResetError)
@@ -223,12 +225,45 @@ class TestOnAsyncio:
             await turns()
             assert here.told == ["made", "lost"]
 
+    @pytest.mark.parametrize("size", [1, 4096, 100_000])  # of a buffer of 4096
+    @pytest.mark.parametrize("paused", [False, True])
+    async def test_what_came_before_a_reset_is_read_and_then_it_is_over(
+        self, size: int, paused: bool
+    ) -> None:
+        async with port() as (at, accepted):
+            with socket.create_connection((HOST, at)) as peer:
+                await until(lambda: bool(accepted))
+                here = accepted[0]
+                if paused:
+                    here.stream.pause_reading()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                peer.sendall(bytes(size))
+            # Both are there before the loop looks.
+            if paused:
+                await turns()
+                here.stream.resume_reading()
+            await lost(here)
+            assert len(here.data) == size
+            assert here.told.count("lost") == 1
+
+    async def test_a_reset_while_both_ways_are_full_is_an_end(self) -> None:
+        async with port() as (at, accepted):
+            here, there = await pair(at, accepted)
+            there.stream.pause_reading()
+            here.stream.write(BULK)
+            there.stream.write(b"x" * 100)
+            sock = there.stream._sock
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            there.stream.abort()
+            await lost(here, there)
+            assert here.stream.get_write_buffer_size() == 0
+
     async def test_who_writes_to_one_that_is_gone_is_told(self) -> None:
         async with port() as (at, accepted):
             here, there = await pair(at, accepted)
             here.stream.pause_reading()
             sock = there.stream._sock
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             there.stream.abort()
             await lost(there)
             while not here.stream.is_closing():
@@ -245,6 +280,73 @@ class TestOnAsyncio:
             here.stream.write(b"x")
             await lost(here, there)
             assert [str(about["exception"]) for about in said] == ["a fault"]
+
+    async def test_one_that_fails_at_the_beginning_is_told_its_end(self) -> None:
+        said: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, about: said.append(about))
+
+        class Broken(Talk):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.stream.write(BULK)  # something is kept, and a writer watched
+                raise RuntimeError("a fault")
+
+        async with port(Broken) as (at, accepted):
+            here = Talk()
+            await connect(lambda: here, HOST, at)
+            await until(lambda: bool(accepted))
+            await lost(here, accepted[0])
+            assert accepted[0].told == ["made", "pause", "lost"]
+            broken = Broken()
+            await connect(lambda: broken, HOST, at)
+            await lost(broken)
+            await until(lambda: len(said) == 3)
+        assert {str(about["exception"]) for about in said} == {"a fault"}
+
+    async def test_one_that_does_not_want_to_read_at_first_does_not(self) -> None:
+        class Silent(Talk):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.stream.pause_reading()
+
+        async with port(Silent) as (at, accepted):
+            here, there = await pair(at, accepted)
+            here.stream.write(b"x")
+            await turns()
+            assert not there.data
+            there.stream.resume_reading()
+            await heard(there, 1)
+
+    async def test_a_family_that_the_kernel_does_not_have_is_passed_over(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = tcp._socket
+
+        def lacking(family: int) -> socket.socket:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "no such family")
+            return real(family)
+
+        both = [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (HOST, 0)),
+        ]
+
+        async def found(_host: object, at: int, **_options: object) -> list[object]:
+            return [(*one[:4], (one[4][0], at, *one[4][2:])) for one in both]
+
+        monkeypatch.setattr(tcp, "_socket", lacking)
+        monkeypatch.setattr(tcp, "_addresses", found)
+        listening = await listen(Talk, "both.test", 0, backlog=1)
+        here = Talk()
+        await connect(lambda: here, "both.test", listening.address[1])
+        here.stream.close()
+        await lost(here)
+        listening.close()
+        del both[1]
+        for attempt in (connect(Talk, "six.test", 1), listen(Talk, "six.test", 0, backlog=1)):
+            with pytest.raises(OSError, match="no such family"):
+                await attempt
 
     async def test_a_connection_is_served_in_the_context_that_made_it(self) -> None:
         WHERE.set("listening")
