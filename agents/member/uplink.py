@@ -68,6 +68,8 @@ class Uplink:
         self._approach = Approach()
         self._turn = 0
         self._climbing = asyncio.Lock()
+        self._shown: object = None
+        """The version of the certificate that the last link was made with, or an older one."""
         self._trouble = Trouble()
         self.link: Channel | None = None
         """The standing link, while there is one."""
@@ -147,10 +149,10 @@ class Uplink:
         backoff = Backoff()
         try:
             while True:
-                version = self._member.version(self._kind)
                 try:
                     with self._member.clock.hold():
                         channel = await self.connect()
+                        version = self._shown  # not that of before: who had to enrol has a new one
                         await self._stand(channel)
                 except UnavailableError as exc:
                     if self._trouble.is_news(exc):
@@ -220,6 +222,7 @@ class Uplink:
         if not addresses:
             raise UnavailableError("no server is configured")
         host, port = addresses[self._turn % len(addresses)]
+        self._shown = self._member.version(self._kind)
         return await dial(
             host,
             port,

@@ -180,6 +180,17 @@ class TestKeep:
                 assert second.peer is not None
                 assert second.peer.root == site.root_id()
 
+    async def test_who_had_to_enrol_makes_its_link_once(self, clock: FakeClock) -> None:
+        site = Deployment()
+        async with responding(site, clock) as responder:
+            case = Case(site, clock, responder.address)
+            async with case.keeping():
+                first = await case.standing()
+                await until(lambda: clock.due_network is not None)
+                await clock.advance_network(KEEP_ALIVE / 2)
+                assert classes(responder) == [LinkClass.ENROLMENT, LinkClass.MEMBER]
+                assert await case.standing() is first
+
     async def test_a_silent_link_is_asked_whether_the_responder_is_there(
         self, clock: FakeClock
     ) -> None:
