@@ -278,7 +278,7 @@ class TLS:
             scanner.feed(data)
         except TLSError as exc:
             # Whole records before the offence count: they could have come alone.
-            broken = exc
+            broken = exc.with_traceback(None)  # whose frames would keep all of the connection
         if not self.handshake_done:
             CALLS.decrypt(self._connection, data, 0)
             data = b""

@@ -46,9 +46,12 @@ class Contexts:
         self._shown: dict[KeyId, None] = {}
 
     @property
-    def shown_keys(self) -> frozenset[KeyId]:
-        """The last few keys that we have proven as a TLS server; older links have ended."""
-        return frozenset(self._shown)
+    def shown_keys(self) -> Sequence[KeyId]:
+        """The last few keys that we have proven as a TLS server, the newest first.
+
+        Older links have ended.
+        """
+        return tuple(reversed(self._shown))
 
     def server(self) -> SSL.Context:
         """For the side that is the TLS server.

@@ -461,11 +461,11 @@ class Server:
         CAs are denied first, for all that is below them, then what is good for longest.
         """
         past, trusted = self._past(), self.trust.trusted
-        gone = await self.store.read(partial(approvals.every, state=State.REVOKED))
+        revoked = await self.store.read(partial(approvals.every, state=State.REVOKED))
+        gone = [one.component for one in revoked]
         records = [
             record
-            for one in gone
-            for record in await self.issued.unexpired(past, holder=one.component)
+            for record in (await self.issued.unexpired(past, holders=gone) if gone else ())
             if record.root in trusted
         ]
         records.sort(key=lambda record: record.not_after, reverse=True)

@@ -267,7 +267,7 @@ async def test_what_was_issued_to_a_dead_client_is_on_record_and_harmless(tmp_pa
         activation = probe.changes - 1  # the last but one: then the registration is kept
         assert await killed(files, server, activation, Failure.BEFORE)
         id = Keyring(STATE / "keys.db", copy(files)).id
-        (lost,) = await server.issued.unexpired(server.clock.now(), holder=id)
+        (lost,) = await server.issued.unexpired(server.clock.now(), holders=[id])
         keyring, _, _ = await live(files, server)
         held = keyring.credential(KIND)
         assert held is not None

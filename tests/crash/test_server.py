@@ -144,13 +144,13 @@ async def test_a_server_that_dies_while_it_issues(
         with pytest.raises(Crash):
             await enrolled(server, client, Kind.CLIENT_TLS)
     async with prepared(tmp_path, files=files, clock=clock) as server:
-        kept = await server.issued.unexpired(clock.now(), holder=client.id)
+        kept = await server.issued.unexpired(clock.now(), holders=[client.id])
         # Whether it was recorded or not, nobody holds a certificate that is not on record.
         assert len(kept) == int(after)
         answer = await enrolled(server, client, Kind.CLIENT_TLS)
         assert isinstance(answer, Issued)
         leaf = certificates.read(answer.chain[0])
-        now = await server.issued.unexpired(clock.now(), holder=client.id)
+        now = await server.issued.unexpired(clock.now(), holders=[client.id])
         assert leaf.serial in {record.serial for record in now}
         assert len(await server.issued.unexpired(clock.now())) == len(before) + int(after) + 1
 
@@ -301,7 +301,7 @@ async def test_a_clock_that_jumps_lifts_no_denial(tmp_path: Path, days: int) -> 
         clock.jump(timedelta(days=-days))
         await _sign_by_the_hour(server)
         assert server.trust.denied == denied
-        assert len(await server.issued.unexpired(clock.now(), holder=hub.id)) == 1
+        assert len(await server.issued.unexpired(clock.now(), holders=[hub.id])) == 1
 
 
 async def _sign_by_the_hour(server: Server) -> None:

@@ -249,7 +249,8 @@ class TestReplay:
                     assert isinstance(answer, Refused)
                     assert answer.reason == "nonce"
                 assert isinstance(await first.ask(again), Refused)
-            issued = await place.server.issued.unexpired(place.server.clock.now(), holder=who.id)
+            now = place.server.clock.now()
+            issued = await place.server.issued.unexpired(now, holders=[who.id])
             assert len(issued) == 1
 
 

@@ -446,7 +446,7 @@ async def test_a_database_of_the_first_schema_keeps_its_issues(path: Path) -> No
         connection.execute(text(f"INSERT INTO issued VALUES ({OLD})"))  # noqa: S608 - ours
     engine.dispose()
     store = Store.open(path)
-    kept = await IssuedTable(store).unexpired(datetime(2030, 1, 1, tzinfo=UTC), holder=b"holder")
+    kept = await IssuedTable(store).unexpired(datetime(2030, 1, 1, tzinfo=UTC), holders=[b"holder"])
     store.close()
     assert [one.serial for one in kept] == [7]
 

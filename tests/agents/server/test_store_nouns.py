@@ -419,7 +419,7 @@ async def test_what_a_revoke_must_deny_is_what_is_not_over(store: Store) -> None
     over, mine, other = issue(1, not_after=NOW), issue(2), issue(3, holder=b"o" * 16)
     for one in (over, mine, other):
         await table.record(one)
-    assert await table.unexpired(NOW, holder=b"h" * 16) == [mine]
+    assert await table.unexpired(NOW, holders=[b"h" * 16]) == [mine]
     assert await table.unexpired(NOW) == [mine, other]
 
 

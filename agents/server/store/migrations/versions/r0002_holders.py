@@ -1,7 +1,7 @@
 """Issues have no index of their holders.
 
-Holders come in no order, so each issue rewrote a page of it. What is asked of a holder is asked
-once an hour, and found in milliseconds among all that is not over.
+Holders come in no order, so each issue rewrote a page of it. What is asked of holders, at each HEAD
+and each decision on one, is found in milliseconds among all that is not over.
 """
 
 from alembic import op
