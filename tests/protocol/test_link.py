@@ -354,6 +354,10 @@ class TestBrokenPeers:
             assert isinstance(events[0], Closed)
             assert events[0].code is CloseCode.PROTOCOL_ERROR
             assert "plain text" in events[0].text
+            # Its frames would keep the whole connection until the garbage collector comes.
+            failure = server._tls.failure
+            assert failure is not None
+            assert failure.__traceback__ is None
             assert server.data_to_send() == b""
             assert server.next_timeout() is None
 
