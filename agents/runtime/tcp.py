@@ -36,7 +36,7 @@ __all__ = ["PAUSE", "Acceptor", "Listening", "Networked", "Stream", "connect", "
 
 PAUSE: Final = 1.0
 """Seconds without accepting where the system has no room for a connection."""
-_AT_ONCE: Final = 64
+_AT_ONCE: Final = 8
 """Connections accepted in one turn of the loop."""
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
