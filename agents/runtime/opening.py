@@ -15,7 +15,6 @@ that went away) is no refusal, and a debug line.
 
 import asyncio
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,10 +93,6 @@ class Visitor(Protocol):
         ...
 
 
-_NUMBERS: Final = itertools.count(int.from_bytes(os.urandom(4)))
-"""Ids of links: one after the other, and elsewhere than those of the process before this one."""
-
-
 class Opening:
     """One connection until it is a channel or gone. An `Owner` of its wire.
 
@@ -120,7 +115,7 @@ class Opening:
 
     def __init__(self, side: Side, visitor: Visitor) -> None:
         self.remote: Address = ("", 0)
-        self.id = f"{next(_NUMBERS) % 2**32:08x}"
+        self.id = os.urandom(4).hex()
         self.trace = current_trace.get() or new_trace()
         self._side = side
         self._visitor = visitor
