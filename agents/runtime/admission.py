@@ -1,6 +1,6 @@
 """How many strangers may stand at the door, and who is told to come back later (E6).
 
-A connection at rest costs about 45 KiB, a handshake 1 ms of processor time once, and a
+A connection at rest costs about 36 KiB, a handshake 1 ms of processor time once, and a
 discovery link whatever it asks for. So:
 
     over this bound                   the peer gets
@@ -32,7 +32,7 @@ class Admission:
 
     connections: int = option(
         10_000,
-        "Connections at once; 450 MiB at rest. A responder keeps two a chain, and short visits.",
+        "Connections at once; 350 MiB at rest. A responder keeps two a chain, and short visits.",
         minimum=1,
     )
     per_address: int = option(

@@ -119,8 +119,8 @@ class Endpoint:
     """Seconds without a byte after which a link is closed. Registrations (30 to 90 s) and probes
     keep a link that is wanted alive; a half-open one goes after this."""
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH)), repr=False)
-    """The one read buffer of this loop: bytes leave it before the next read (45 KiB a
-    connection would otherwise be 100)."""
+    """The one read buffer of this loop: bytes leave it before the next read (36 KiB a
+    connection would otherwise be 160)."""
     turns: Turns = field(default_factory=Turns, repr=False)
     """Where heavy work of this loop stands in line."""
     deadlines: Deadlines = field(default_factory=Deadlines, repr=False)
