@@ -28,6 +28,8 @@ from protocol.tls import Credentials, client_context, discovery_context, server_
 from tests.support.certs import Authority, uri_of
 
 HOST = "127.0.0.1"
+RESET = b"\1\0\0\0\0\0\0\0"
+"""Has the kernel reset a connection that is closed: `struct linger`, on and 0 seconds."""
 POLICY_TIME = int(datetime(2031, 1, 2, tzinfo=UTC).timestamp())
 
 SLOT = bytes(32)

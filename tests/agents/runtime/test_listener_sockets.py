@@ -19,10 +19,12 @@ from agents.runtime.remedies import REMEDIES
 from agents.runtime.turns import MOST, Turns
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
+from protocol.errors import LocalProtocolError
 from protocol.link import Link
 from protocol.messages import LedgerEntries, LedgerGet, Message, Ping, Pong
 from tests.support.links import (
     HOST,
+    RESET,
     SLOT,
     FakeContexts,
     Site,
@@ -338,6 +340,34 @@ class TestAdmission:
         (dropped,) = [line for line in lines if line.get("reason") == "dropped"]
         assert dropped["got"] == "its handshake did not end, and others waited"
         assert dropped["remote"] == list(oldest.get_extra_info("sockname"))
+
+    @pytest.mark.req("E6")
+    async def test_who_is_reset_behind_what_it_sent_keeps_no_place(self) -> None:
+        """The loop is told of such a connection once, and that call finds the bytes."""
+        async with listening(at=endpoint("server", handshake_timeout=60.0)) as site:
+            for sent in (b"\x16", b"\x16\x03\x01\x00\x05"):
+                with socket.create_connection((HOST, site.port)) as peer:
+                    await until(lambda: site.listener.connections == 1)
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    peer.sendall(sent)
+                await until(lambda: site.listener.connections == 0)
+            assert site.listener.handshakes == 0
+
+    @pytest.mark.req("E6")
+    async def test_a_fault_while_a_connection_begins_keeps_no_place(self) -> None:
+        said: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, about: said.append(about))
+        contexts = FakeContexts(credentials("server"), (b"no certificate",))
+        async with listening(at=replace(endpoint("server"), contexts=contexts)) as site:
+            for _ in range(3):
+                reader, writer = await stranger(site)
+                assert await is_dropped(reader)
+                writer.close()
+            await until(lambda: site.listener.connections == 0)
+            assert site.listener.handshakes == 0
+            with pytest.raises(DialError, match="failed on our side"):
+                await connect(site, at=replace(endpoint("client"), contexts=contexts))
+        assert {type(about["exception"]) for about in said} == {LocalProtocolError}
 
     @pytest.mark.req("E6")
     async def test_nobody_makes_way_for_one_who_may_not_enter_anyhow(self) -> None:

@@ -15,14 +15,12 @@ import pytest
 
 from agents.runtime import tcp
 from agents.runtime.tcp import Stream, connect, listen
-from tests.support.links import HOST, listening, on_uvloop, until
+from tests.support.links import HOST, RESET, listening, on_uvloop, until
 from tests.support.logs import logged
 
 pytestmark = pytest.mark.sockets
 
 BULK = bytes(range(256)) * 64 * 1024
-RESET = b"\1\0\0\0\0\0\0\0"
-"""Makes the kernel reset a connection that is closed: `struct linger`, on and 0 seconds."""
 WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
 
 
