@@ -124,7 +124,7 @@ class EchoLink(Link):
         self._deadline = now + IDLE
         data = encode_frame(frame.type, frame.body)
         self._queue.append(data)
-        self._buffered += len(data)
+        self.bytes_buffered += len(data)
 
 
 def _answer(_channel: Channel, _message: Message) -> Message:

@@ -42,7 +42,7 @@ def encode_body(message: Message) -> bytes:
         body = _encode(message)
         # What was built in this program is checked by reading it back: one pass, where
         # to convert it field by field and then encode it takes three.
-        _traced(reader.decode(body))
+        _check(reader.decode(body))
     except (msgspec.MsgspecError, TypeError, OverflowError, UnicodeError) as exc:
         raise LocalProtocolError(f"{message.FRAME.name} cannot be sent: {exc}") from exc
     if len(body) > limit:
@@ -64,14 +64,15 @@ def decode(frame_type: FrameType, body: bytes) -> Message:
         RemoteProtocolError: The body is not one message of this type.
     """
     try:
-        return _traced(_READERS[frame_type].decode(body))
+        message = _READERS[frame_type].decode(body)
+        _check(message)
     except msgspec.ValidationError as exc:
         raise RemoteProtocolError(f"{frame_type.name}: {str(exc)[:200]!r}") from exc
     except (msgspec.DecodeError, ValueError, RecursionError) as exc:
         raise RemoteProtocolError(f"{frame_type.name} is not msgpack: {str(exc)[:100]!r}") from exc
+    return message
 
 
-def _traced(message: Message) -> Message:
+def _check(message: Message) -> None:
     if message.trace.strip(TRACE_DIGITS):
         raise msgspec.ValidationError("Expected lower-case hex - at `$.trace`")
-    return message

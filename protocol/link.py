@@ -131,7 +131,6 @@ class Link:
 
     __slots__ = (
         "_bound",
-        "_buffered",
         "_chain",
         "_deadline",
         "_decoder",
@@ -144,6 +143,7 @@ class Link:
         "_server_side",
         "_tls",
         "_verify",
+        "bytes_buffered",
         "link_class",
         "peer",
         "state",
@@ -188,12 +188,8 @@ class Link:
         self._sendable: frozenset[type[Message]] = frozenset()
         self._decoder = FrameDecoder(self._accept(_BEFORE_HELLO), "a link before HELLO")
         self._queue: list[bytes] = []
-        self._buffered = 0
-
-    @property
-    def bytes_buffered(self) -> int:
-        """Bytes of messages that `data_to_send` has not yet taken."""
-        return self._buffered
+        self.bytes_buffered = 0
+        """Bytes of messages that `data_to_send` has not yet taken. To be read."""
 
     # --- Input from the network
 
@@ -290,7 +286,7 @@ class Link:
         if self._queue:
             batch = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
             self._queue.clear()
-            self._buffered = 0
+            self.bytes_buffered = 0
             self._tls.write(batch)
         return self._tls.data_to_send()
 
@@ -409,7 +405,7 @@ class Link:
     def _put(self, message: Message) -> None:
         frame = encode(message)
         self._queue.append(frame)
-        self._buffered += len(frame)
+        self.bytes_buffered += len(frame)
 
     # --- Endings
 
@@ -448,7 +444,7 @@ class Link:
         shown = self._chain or self._tls.shown_chain()
         if not self._tls.writable:
             self._queue.clear()
-            self._buffered = 0
+            self.bytes_buffered = 0
         events.append(msgspec.structs.replace(closed, shown_chain=shown) if shown else closed)
 
 

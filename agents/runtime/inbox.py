@@ -118,7 +118,7 @@ class Inbox:
         channel = self._channel
         if channel is None:
             return  # it has ended, and this came in the same read
-        if self._queue or not self._may_start():
+        if self._queue or (self._tasks and not self._may_start()):
             if self._serving.refusals is not None and len(self._queue) >= self._serving.queue:
                 channel.close(CloseCode.NOT_ALLOWED, "asks for more at once than a stranger may")
                 return
@@ -219,9 +219,27 @@ class Inbox:
                 self._send(channel, message, answer, trace)
 
     def _send(self, channel: "Channel", message: Message, answer: Message, trace: str) -> None:
-        _send(channel, message, answer, trace)
+        refused = answer if type(answer) is Refused else None
+        if refused is not None:
+            _say_lie(channel, message, refused, trace)
+        answer = msgspec.structs.replace(answer, call=message.call, trace=trace)
+        try:
+            channel.send(answer)
+        except LinkClosedError:
+            return  # its CLOSE came right behind the request
+        except LocalProtocolError as exc:
+            channel.log.error(
+                "answer.unsendable", type=type(answer).__name__, problem=str(exc), trace=trace
+            )
+            # On a discovery link there are no words for it, and the peer must not wait.
+            channel.close(CloseCode.INTERNAL, str(exc))
+        if refused is not None:
+            self._count(channel, refused)
+
+    def _count(self, channel: "Channel", answer: Refused) -> None:
+        """Send away who is refused again and again (rule 6)."""
         most = self._serving.refusals
-        if most is None or type(answer) is not Refused or answer.reason in EXCUSED:
+        if most is None or answer.reason in EXCUSED:
             return
         self._refused += 1
         if self._refused >= most:
@@ -236,22 +254,11 @@ def _failed(channel: "Channel", message: Message, error: Exception) -> Refused:
     return Refused(reason="internal", text="the other side failed; its log says how")
 
 
-def _send(channel: "Channel", message: Message, answer: Message, trace: str) -> None:
+def _say_lie(channel: "Channel", message: Message, answer: Refused, trace: str) -> None:
     # What is wrong with a request for a certificate is said where it is judged.
-    if type(answer) is Refused and answer.reason in LIES and type(message) is not Enrol:
+    if answer.reason in LIES and type(message) is not Enrol:
         expected = f"{channel.name} alone"
         say_refused(channel.log, channel, message, answer, expected=expected, trace=trace)
-    answer = msgspec.structs.replace(answer, call=message.call, trace=trace)
-    try:
-        channel.send(answer)
-    except LinkClosedError:
-        return  # its CLOSE came right behind the request
-    except LocalProtocolError as exc:
-        channel.log.error(
-            "answer.unsendable", type=type(answer).__name__, problem=str(exc), trace=answer.trace
-        )
-        # On a discovery link there are no words for it, and the peer must not wait.
-        channel.close(CloseCode.INTERNAL, str(exc))
 
 
 def say_refused(

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path, PurePath
-from typing import IO, Final, Protocol
+from typing import IO, ClassVar, Final, Protocol
 
 import msgspec
 import structlog
@@ -177,10 +177,8 @@ _JSON = msgspec.json.Encoder(enc_hook=_type_name)
 class Logger(structlog.BoundLoggerBase):
     """What `get_logger` returns. `bind(**fields)` returns one that adds fields to each line."""
 
-    @property
-    def debugging(self) -> bool:
-        """Whether `debug` writes: who logs for each message asks before it gathers fields."""
-        return _OUTPUT.level <= 10
+    debugging: ClassVar[bool] = False
+    """Whether `debug` writes: who logs for each message asks before it gathers fields."""
 
     def debug(self, event: str, **fields: object) -> None:
         """Log what helps to find a fault and nobody reads otherwise."""
@@ -359,7 +357,8 @@ def capture(records: list[dict[str, object]], *, clock: HasNow | None = None) ->
     """Append records to a list instead of writing them: for tests, at every level."""
     _OUTPUT.to_records(records)
     _OUTPUT.role = _OUTPUT.id = ""
-    _OUTPUT.clock, _OUTPUT.human, _OUTPUT.level = clock, False, 0
+    _OUTPUT.clock, _OUTPUT.human = clock, False
+    _let(0)
 
 
 def silence() -> None:
@@ -367,7 +366,8 @@ def silence() -> None:
     with _OUTPUT._lock:
         _OUTPUT.close()
     _OUTPUT.role = _OUTPUT.id = ""
-    _OUTPUT.clock, _OUTPUT.level = None, LEVELS["warning"]
+    _OUTPUT.clock = None
+    _let(LEVELS["warning"])
 
 
 def identify(id: str) -> None:
@@ -383,7 +383,12 @@ def set_level(level: str) -> None:
     """
     if level not in LEVELS:
         raise ValueError(f"level is {level!r}, not one of {', '.join(LEVELS)}")
-    _OUTPUT.level = LEVELS[level]
+    _let(LEVELS[level])
+
+
+def _let(level: int) -> None:
+    _OUTPUT.level = level
+    Logger.debugging = level <= LEVELS["debug"]
 
 
 def reopen() -> None:

@@ -259,7 +259,8 @@ class Wire(asyncio.BufferedProtocol):
             if self._discarded > LINGER_BYTES:
                 self.abort()
             return
-        link = self.link
+        link = self._made
+        assert link is not None  # nothing is read before there is one
         data = self._endpoint.scratch[:nbytes]
         if link.state is _HANDSHAKE:
             self._handshake(link, bytes(data))
