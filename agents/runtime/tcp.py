@@ -251,7 +251,8 @@ class Stream:
         loop: Which.
         sock: Connected, and non-blocking.
         remote: Address of the peer.
-        context: In which the protocol is called; the caller's if None.
+        context: In which the protocol hears what comes and when there is room; the caller's if
+            None. Of the end it hears in the context of whoever ended it.
     """
 
     __slots__ = (
