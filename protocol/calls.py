@@ -49,7 +49,7 @@ Ciphertext = bytes | bytearray | memoryview
 Plaintext = bytes | memoryview
 
 
-class _Nobody(dict[Any, SSL.Connection]):
+class _Forgetful(dict[Any, SSL.Connection]):
     """A map that remembers nothing."""
 
     def __setitem__(self, _handle: Any, _connection: SSL.Connection) -> None:  # noqa: ANN401
@@ -59,7 +59,7 @@ class _Nobody(dict[Any, SSL.Connection]):
 class Connection(SSL.Connection):
     """A connection that callbacks do not find: there are none (`protocol.tls`, 1)."""
 
-    _reverse_mapping = _Nobody()
+    _reverse_mapping = _Forgetful()
 
 
 class Calls(Protocol):

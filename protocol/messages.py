@@ -55,7 +55,7 @@ VERSION = 1
 
 Trace = Annotated[str, Meta(max_length=32)]
 TRACE_DIGITS = "0123456789abcdef"
-"""What a trace consists of. The codec looks: a pattern in the type costs six times as much."""
+"""What a trace consists of. The codec looks: a pattern in the type costs several times as much."""
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]

@@ -1,6 +1,6 @@
 """One timer of the loop for the deadlines of all its links.
 
-A timer of a loop weighs more than half a KiB, and to set one and take it back costs as much as a
+A timer of a loop weighs about half a KiB, and to set one and take it back costs as much as a
 system call. The deadlines of a link are seconds and minutes, and one that comes a little late does
 no harm: so they are kept by the `TICK` in which they are due, and the loop has one timer for the
 first of those.

@@ -8,8 +8,7 @@ A zone server's hub port accepts TCP and is the TLS *client* (`server_side=False
 says for each connection which class of link to ask for.
 
 Contexts are asked for at each connection, so a change of trust or certificate needs no restart
-of the listener. Open links stay as they are: who made them closes them when trust changes
-(`channels` lists them).
+of the listener. Open links stay as they are: who made them closes them when trust changes.
 """
 
 import errno

@@ -3,7 +3,7 @@
     listen ──► Acceptor ──► Stream ──► protocol        connect ──► Stream ──► protocol
 
 A transport of asyncio serves any protocol: it asks for a buffer before each read, keeps what is
-written until the turn of the loop ends, and weighs half a KiB. A link writes once an input by
+written until the turn of the loop ends, and weighs half a KiB more. A link writes once an input by
 itself (`wire`), reads into one buffer for all, and there are thousands: `Stream` calls the socket
 and nothing else. It is called as asyncio's transports are, and calls its protocol as they do, but
 that the peer's end is always the end.
@@ -332,8 +332,8 @@ class Stream:
 
     def pause_reading(self) -> None:
         """Read no more until `resume_reading`. Idempotent."""
-        # The loop is told when something comes meanwhile: to tell it takes ten system calls, and
-        # a pause is short nearly always (a handshake that waits its turn).
+        # The loop is told when something comes meanwhile: to tell it takes half a dozen system
+        # calls, and a pause is short nearly always (a handshake that waits its turn).
         self._reading = False
 
     def resume_reading(self) -> None:
