@@ -389,6 +389,7 @@ class TestOnAsyncio:
                 waiting.connect_ex(full.getsockname())
             monkeypatch.setattr(tcp, "_socket", noted)
             dialling = asyncio.ensure_future(connect(Talk, *full.getsockname()))
+            await until(lambda: bool(made))  # the name is looked up in a thread
             await turns()
             assert not dialling.done()
             dialling.cancel()
