@@ -39,6 +39,7 @@ _REFUSED: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 
 # Room that is written before it is read needs no zeros first.
 _room: Final = ffi.new_allocator(should_clear_after_alloc=False)
+_bytes_of: Final = ffi.unpack  # to look it up takes as long as to copy a frame
 _rooms: Final[list[Any]] = []
 """Rooms for a record that nobody is using: who needs one takes it out, so none has two users."""
 
@@ -201,7 +202,8 @@ class Direct:
         """See `Calls`."""
         given = len(data)
         if given <= _SMALL:
-            done = lib.BIO_write(connection._into_ssl, bytes(data), given)
+            copy = data.tobytes() if isinstance(data, memoryview) else bytes(data)
+            done = lib.BIO_write(connection._into_ssl, copy, given)
         else:
             with ffi.from_buffer(data) as lent:
                 done = lib.BIO_write(connection._into_ssl, lent, given)
@@ -221,7 +223,7 @@ class Direct:
             error = _why(connection, done)
         if size > MAX_PLAINTEXT:
             return memoryview(ffi.buffer(room, filled)), error
-        plaintext: bytes = ffi.unpack(room, filled)
+        plaintext: bytes = _bytes_of(room, filled)
         _rooms.append(room)
         return plaintext, error
 
@@ -236,7 +238,7 @@ class Direct:
         expected = size + -(-size // MAX_PLAINTEXT) * _SEALED
         room = _room("char[]", expected)
         done = lib.BIO_read(connection._from_ssl, room, expected)
-        sealed: bytes = ffi.unpack(room, done)
+        sealed: bytes = _bytes_of(room, done)
         rest = _drained(connection._from_ssl)
         return sealed + rest if rest else sealed
 
@@ -286,7 +288,7 @@ def _drained(bio: Any) -> bytes:  # noqa: ANN401
     """Take all that is in a BIO."""
     room = _borrow()
     done = lib.BIO_read(bio, room, _RECORD)
-    data: bytes = ffi.unpack(room, done) if done > 0 else b""
+    data: bytes = _bytes_of(room, done) if done > 0 else b""
     _rooms.append(room)
     # A record, or a flight of the handshake, nearly always.
     return data if done < _RECORD else data + _drained(bio)

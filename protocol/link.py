@@ -253,7 +253,8 @@ class Link:
             raise LinkClosedError("the link has ended")
         if self.state is not _OPEN:
             raise LocalProtocolError("the link is not open yet")
-        if type(message) not in self._sendable or type(message) is Close:
+        kind = type(message)
+        if kind not in self._sendable or kind is Close:
             raise LocalProtocolError(f"{message.FRAME.name} may not be sent on this link")
         self._put(message)
 
@@ -283,12 +284,13 @@ class Link:
 
     def data_to_send(self) -> bytes:
         """Return the bytes to write to the connection now, once."""
-        if self._queue:
-            batch = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
-            self._queue.clear()
-            self.bytes_buffered = 0
-            self._tls.write(batch)
-        return self._tls.data_to_send()
+        queue = self._queue
+        if not queue:
+            return self._tls.data_to_send()
+        batch = queue[0] if len(queue) == 1 else b"".join(queue)
+        queue.clear()
+        self.bytes_buffered = 0
+        return self._tls.sealed(batch)
 
     def binding(self) -> bytes:
         """Return the 32 bytes that bind an enrolment to this link, equal at both ends.

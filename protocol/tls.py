@@ -311,16 +311,27 @@ class TLS:
         Raises:
             LocalProtocolError: The handshake is not done, or the connection has failed.
         """
+        self._out = self.sealed(plaintext)
+
+    def sealed(self, plaintext: bytes) -> bytes:
+        """Encrypt a batch; return it, behind whatever else is to be written now.
+
+        Raises:
+            LocalProtocolError: As for `write`.
+        """
         if not self.handshake_done or self.failure is not None:
             raise LocalProtocolError("cannot write: the TLS handshake is not done")
+        out, self._out = self._out, b""
         if not plaintext:
-            return
+            return out
         try:
-            self._out += CALLS.encrypt(self._connection, plaintext)
+            sealed = CALLS.encrypt(self._connection, plaintext)
         except SSL.Error as exc:
+            self._out = out
             raise LocalProtocolError(f"cannot write: {_reason(exc)}") from exc
         if len(plaintext) > _LARGE:
             self._grown = True
+        return out + sealed if out else sealed
 
     def data_to_send(self) -> bytes:
         """Return the ciphertext to write to the peer now, once."""

@@ -439,6 +439,17 @@ def test_writing_needs_a_handshake_and_an_open_connection() -> None:
         server.write(b"x")
 
 
+def test_what_is_sealed_comes_behind_what_was_written() -> None:
+    client, server = shake(*member_contexts())
+    server.write(b"first ")
+    assert client.receive(server.sealed(b"second")) == b"first second"
+    server.write(b"kept")
+    connection(server).shutdown()
+    with pytest.raises(LocalProtocolError, match="cannot write"):
+        server.sealed(b"lost")
+    assert client.receive(server.data_to_send()) == b"kept"
+
+
 def test_what_was_written_and_not_taken_stays_in_front_of_what_openssl_says() -> None:
     client, server = shake(*member_contexts())
     server.write(b"written")
