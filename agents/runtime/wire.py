@@ -104,7 +104,6 @@ class Wire(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_crowded",
         "_discarded",
         "_due",
         "_ended",
@@ -121,6 +120,7 @@ class Wire(asyncio.BufferedProtocol):
         "_tick",
         "_transport",
         "owner",
+        "write_blocked",
     )
 
     def __init__(
@@ -145,7 +145,8 @@ class Wire(asyncio.BufferedProtocol):
         self._flush_scheduled = False
         self._reading = True
         self._socket_full = False
-        self._crowded = False
+        self.write_blocked = False
+        """Whether the peer reads more slowly than we write; see rule 5. To be read."""
         self._ended = False
         self._peer_ended = False
         self._lingering = False
@@ -177,16 +178,6 @@ class Wire(asyncio.BufferedProtocol):
         """Whether `Closed` was delivered."""
         return self._ended
 
-    @property
-    def write_blocked(self) -> bool:
-        """Whether the peer reads more slowly than we write; see rule 5."""
-        if self._socket_full:
-            return True
-        if self._made is None or self._made.bytes_buffered <= self._endpoint.limits.send_high_water:
-            return False
-        self._crowded = True
-        return True
-
     def send(self, message: Message) -> None:
         """Have a message written in this turn of the loop.
 
@@ -196,6 +187,8 @@ class Wire(asyncio.BufferedProtocol):
         if self._made is None:
             raise RuntimeError("not connected")
         self._made.send(message)
+        if self._made.bytes_buffered > self._endpoint.limits.send_high_water:
+            self.write_blocked = True
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._scheduled)
@@ -290,11 +283,11 @@ class Wire(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The socket's buffer is full."""
-        self._socket_full = True
+        self._socket_full = self.write_blocked = True
 
     def resume_writing(self) -> None:
         """It has emptied."""
-        self._socket_full = False
+        self._socket_full = self.write_blocked = False
         self.owner.link_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -365,8 +358,8 @@ class Wire(asyncio.BufferedProtocol):
                 transport.close()
             else:
                 transport.write_eof()
-        elif self._crowded and not self._socket_full:
-            self._crowded = False
+        elif self.write_blocked and not self._socket_full:
+            self.write_blocked = False
             self.owner.link_writable()
 
     # --- time
