@@ -257,7 +257,7 @@ class Channel:
         if not message.ANSWERS:
             if self._outbox is not None:
                 self._outbox.resolve(message)
-        elif isinstance(message, Ping) and not message.sender and not self._wire.write_blocked:
+        elif type(message) is Ping and not message.sender and not self._wire.write_blocked:
             with contextlib.suppress(LinkClosedError):  # its CLOSE may have come right behind
                 self.send(Pong(id=message.id, call=message.call, trace=message.trace))
         else:

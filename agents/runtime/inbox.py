@@ -157,8 +157,14 @@ class Inbox:
             return
         trace = message.trace or new_trace()
         token = current_trace.set(trace)
+        answer: Answer | Awaitable[Answer]
         try:
-            answer = self._ask_handler(channel, message)
+            if type(message) is Ping and not message.sender:
+                answer = Pong(id=message.id)  # of the link, which had no room for it
+            else:
+                answer = self._handler(channel, message)
+        except Exception as exc:
+            answer = _failed(channel, message, exc)
         finally:
             current_trace.reset(token)
         if answer is None:
@@ -188,14 +194,6 @@ class Inbox:
             self._start(self._queue.pop(0))
         if len(self._queue) <= self._serving.queue // 2:
             self._wire.resume()
-
-    def _ask_handler(self, channel: "Channel", message: Message) -> Answer | Awaitable[Answer]:
-        if type(message) is Ping and not message.sender:
-            return Pong(id=message.id)  # of the link, which had no room for it
-        try:
-            return self._handler(channel, message)
-        except Exception as exc:
-            return _failed(channel, message, exc)
 
     async def _finish(
         self,
