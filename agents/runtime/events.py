@@ -146,6 +146,10 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "reason",
             "source",
         ),
+        "callback.failed": Event(
+            "A callback of the event loop failed because of a fault of ours; work goes on.",
+            "problem",
+        ),
         "certificate.issued": Event(
             "A certificate was signed, and is on record.",
             "fingerprint",

@@ -17,6 +17,7 @@
    stuck is noticed.
 5. An `AgentError` that ends `main` is told to a person, without traceback. Any other exception
    is an error of ours: with traceback, to standard error and to the log.
+6. One that nobody can catch, as of a callback of the loop, ends nothing: it is a line.
 """
 
 import asyncio
@@ -27,9 +28,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import uvloop
 
@@ -168,6 +169,7 @@ def run(
     told = notifier if notifier is not None else Notifier.from_environment(os.environ)
 
     async def live() -> Exit:
+        asyncio.get_running_loop().set_exception_handler(_say_uncaught)
         stop = Stop(clock, told)
         task = asyncio.ensure_future(_call(main, stop))
         async with stop._signals(task):
@@ -186,6 +188,15 @@ def run(
         told.stopping()
         log.error("daemon.failed", problem=_one_line(exc))
         return report(exc, err=err)
+
+
+def _say_uncaught(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Log what the loop would write to standard error."""
+    problem, error = context["message"], context.get("exception")
+    if error is None:
+        log.error("callback.failed", problem=problem)
+    else:
+        log.exception("callback.failed", error, problem=problem)
 
 
 async def _call(main: Callable[[Stop], Awaitable[None]], stop: Stop) -> None:

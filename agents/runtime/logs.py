@@ -200,11 +200,17 @@ class Logger(structlog.BoundLoggerBase):
         if _OUTPUT.level <= 40:
             _say("error", event, self._context, fields)
 
-    def exception(self, event: str, **fields: object) -> None:
-        """Log an error of our own program, with the traceback of the exception in hand."""
+    def exception(
+        self, event: str, error: BaseException | None = None, /, **fields: object
+    ) -> None:
+        """Log an error of our own program, with its traceback, or that of the one in hand."""
         if _OUTPUT.level <= 40:
-            trace = traceback.format_exc()[-10 * MAX_TEXT :]
-            _say("error", event, self._context, {"traceback": trace, **fields})
+            said = traceback.format_exc() if error is None else _traceback(error)
+            _say("error", event, self._context, {"traceback": said[-10 * MAX_TEXT :], **fields})
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _say(level: str, event: str, bound: Mapping[str, object], fields: Mapping[str, object]) -> None:

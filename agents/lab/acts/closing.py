@@ -90,7 +90,7 @@ async def no_faults(scene: Scene) -> str:
     return f"{sum(map(len, logs.values()))} lines of {len(logs)} logs, no fault of ours"
 
 
-FAULTS: Final = frozenset({"handler.failed", "task.failed", "daemon.failed"})
+FAULTS: Final = frozenset({"handler.failed", "task.failed", "callback.failed", "daemon.failed"})
 
 PER_ROOT: Final = 12
 """Three keys of the server, one of the hub, two of the zone server; and as many once more."""

@@ -170,6 +170,27 @@ def test_signs_of_life_until_the_end() -> None:
     assert told.messages[:3] == ["WATCHDOG"] * 3
 
 
+def test_what_nobody_can_catch_is_a_line_and_ends_nothing(
+    lines: Lines, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def main(_stop: Stop) -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def fault() -> None:
+            loop.call_soon(done.set)
+            raise ZeroDivisionError("ours")
+
+        loop.call_soon(fault)
+        await done.wait()
+        loop.call_exception_handler({"message": "without an exception"})
+
+    assert run(main, clock=SystemClock(), notifier=Told()) == Exit.OK
+    assert names(lines) == ["callback.failed", "callback.failed"]
+    assert "ZeroDivisionError: ours" in str(lines[0]["traceback"])
+    assert lines[1]["problem"] == "without an exception"
+    assert capfd.readouterr().err == ""
+
+
 def failing(*errors: Exception) -> str:
     """What a person reads when a daemon ends with these errors."""
     err = io.StringIO()
