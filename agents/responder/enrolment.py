@@ -178,12 +178,14 @@ class Enrolment:
     async def _work(self, message: Enrol, binding: Binding) -> Issued | Pending | Refused:
         self._at_work += 1
         started = self._clock.monotonic()
+        hint = ""
         try:
             answer = await self._enrol(message, binding)
         except PKIError as exc:
             answer = Refused(reason="request", text=str(exc))
         except (UnavailableError, StateError) as exc:
             answer = Refused(reason="unavailable", text=str(exc), retry_after=RETRY_AFTER)
+            hint = exc.hint
         finally:
             self._at_work -= 1
             # Requests that were at work at once share the time.
@@ -199,7 +201,7 @@ class Enrolment:
                 link=binding.link,
                 expected=EXPECTED,
                 reason=answer.text,
-                remedy=REFUSED.get(answer.reason, REMEDIES["not_allowed"]),
+                remedy=hint or REFUSED.get(answer.reason, REMEDIES["not_allowed"]),
             )
         return answer
 

@@ -161,7 +161,7 @@ class MemoryIssues:
 
     async def record(self, issued: IssuedRecord) -> None:
         if self.broken:
-            raise StateError("no space left")
+            raise StateError("no space left", hint="free some space")
         self.records.append(issued)
 
 

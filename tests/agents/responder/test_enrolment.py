@@ -419,8 +419,10 @@ async def test_clients_are_certified_by_the_client_ca_and_by_no_root(bench: Benc
 
 async def test_what_is_not_on_record_does_not_leave(bench: Bench) -> None:
     bench.record.broken = True
-    answer = refused(await bench.enrol(bench.request(Component())), "unavailable")
+    with logged() as lines:
+        answer = refused(await bench.enrol(bench.request(Component())), "unavailable")
     assert answer.retry_after
+    assert [line["remedy"] for line in lines] == ["free some space"]
     bench.record.broken = False
     assert isinstance(await bench.enrol(bench.request(Component())), Issued)
 
