@@ -277,8 +277,10 @@ class Call:
     """One call of a log method in the source."""
 
     def __init__(self, where: str, node: ast.Call) -> None:
+        assert isinstance(node.func, ast.Attribute)
         self.where = f"{where}:{node.lineno}"
-        first = node.args[0] if len(node.args) == 1 else None
+        most = 2 if node.func.attr == "exception" else 1  # it may be given the exception
+        first = node.args[0] if 1 <= len(node.args) <= most else None
         value = first.value if isinstance(first, ast.Constant) else None
         self.event = value if isinstance(value, str) else None
         self.fields = {word.arg for word in node.keywords if word.arg is not None}
