@@ -45,11 +45,13 @@ def setting_at(date: datetime) -> tuple[object, ...]:
 
 @given(number=st.integers(0, 4 * MOST))
 def test_all_rows_are_put_whatever_their_number(number: int) -> None:
-    with create_engine("sqlite://").connect() as connection:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
         connected(connection)
         rows = [count(n, signed=n) for n in range(number)]
         Insertion(counts).put(connection, rows)
         assert held(connection) == rows
+    engine.dispose()
 
 
 def test_many_rows_are_few_statements(connection: Connection) -> None:
