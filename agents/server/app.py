@@ -36,7 +36,7 @@ from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock, look_again
 from agents.runtime.errors import AgentError, StateError, UnavailableError
-from agents.runtime.files import DISK, Files, lock_state
+from agents.runtime.files import DISK, Files, failure, lock_state
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
 from agents.runtime.network import Answer
@@ -246,15 +246,15 @@ class Server:
         operations = ServerOperations(self)
         # Ready means that administrators are answered too: whoever waits for it asks next.
         self.settings.changed.append(self._settings_changed)
-        loops = (
-            self.links.watch(),
-            self.links.follow(self.member),
-            self._heads(),
-            status.run(),
-            *(renewal.run() for renewal in self.renewals.values()),
-        )
         async with listening(operations, self.config.socket):
             status.write()  # for a health check at the moment of "ready"
+            loops = (
+                self.links.watch(),
+                self.links.follow(self.member),
+                self._heads(),
+                status.run(),
+                *(renewal.run() for renewal in self.renewals.values()),
+            )
             await until_stopped(stop, loops)
         status.write()
 
@@ -519,10 +519,13 @@ def _private_folder(folder: Path) -> None:
     """Make a folder for a key file, or refuse one that others may enter.
 
     Raises:
-        StateError: it is not ours alone.
+        StateError: it cannot be made, or is not ours alone.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as exc:
+        raise failure("use standby folder", folder, exc) from exc
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise StateError(
             f"{folder} can be entered by others",

@@ -9,45 +9,30 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from agents.runtime.errors import StateError
+from agents.runtime.errors import StateError, reason_of
 from agents.server.api.app import make_app
 from agents.server.api.operations import Operations
 from agents.server.api.peer import read_credentials
 
-__all__ = ["listening", "serve"]
+__all__ = ["listening"]
 
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 * 1024
 """Bytes of a request before its body."""
+MAX_PATH = 107
+"""Bytes of a Unix socket's path (unix(7))."""
 PATIENCE = 5.0
 """Seconds that answers under way have when the server stops."""
-
-
-class Stopping(Protocol):
-    """The part of `lifecycle.Stop` that is needed here."""
-
-    async def wait(self) -> None:
-        """Return when the daemon is asked to stop."""
-        ...
-
-
-async def serve(operations: Operations, path: Path, stop: Stopping) -> None:
-    """Serve the API until the daemon is asked to stop, or this is cancelled.
-
-    Raises:
-        StateError: The socket cannot be made.
-    """
-    async with listening(operations, path):
-        await stop.wait()
 
 
 @contextlib.asynccontextmanager
@@ -116,6 +101,11 @@ async def _drain(state: ServerState) -> None:
 
 def _bind(path: Path) -> socket.socket:
     """Make the socket, for us and root alone before anybody can connect."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise StateError(
+            f"cannot make the API socket {path}: its path has {len(os.fsencode(path))} bytes",
+            hint=f"name one of at most {MAX_PATH} (socket = ...)",
+        )
     own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -127,7 +117,7 @@ def _bind(path: Path) -> socket.socket:
     except OSError as exc:
         own.close()
         raise StateError(
-            f"cannot make the API socket {path}: {(exc.strerror or str(exc)).lower()}",
+            f"cannot make the API socket {path}: {reason_of(exc)}",
             hint="name a path in a folder that the user of the service may write to (socket = ...)",
         ) from exc
     except StateError:

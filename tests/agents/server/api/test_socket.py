@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.runtime.errors import StateError
-from agents.server.api.serve import listening, serve
+from agents.server.api.serve import MAX_PATH, listening
 from tests.agents.cli.fake_server import NEWEST, FakeOperations
 from tests.agents.server.api.asking import ask
 
@@ -54,30 +54,35 @@ async def test_what_is_no_socket_is_not_removed(tmp_path: Path, kind: str) -> No
 
 @pytest.mark.sockets
 async def test_a_path_that_cannot_be_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(StateError, match="cannot make the API socket") as found:
-        async with listening(FakeOperations(), tmp_path / ("x" * 200)):
-            raise AssertionError("no socket has such a name")
+        async with listening(FakeOperations(), tmp_path / "file" / "server.sock"):
+            raise AssertionError("no socket lies in a file")
     assert "socket = ..." in found.value.hint
 
 
 @pytest.mark.sockets
-async def test_serve_ends_when_the_daemon_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("surplus", [0, 1])
+async def test_a_path_has_as_many_bytes_as_the_system_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surplus: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("x" * (MAX_PATH + surplus))
+    if not surplus:
+        async with listening(FakeOperations(), path):
+            return
+    with pytest.raises(StateError, match="its path has 108 bytes") as found:
+        async with listening(FakeOperations(), path):
+            raise AssertionError("no socket has such a name")
+    assert "107" in found.value.hint
+
+
+@pytest.mark.sockets
+async def test_who_asks_nothing_holds_up_no_end(tmp_path: Path) -> None:
     path = tmp_path / "server.sock"
-    serving, stop = asyncio.Event(), asyncio.Event()
-
-    class Stopping:
-        async def wait(self) -> None:
-            serving.set()
-            await stop.wait()
-
-    task = asyncio.create_task(serve(FakeOperations(), path, Stopping()))
-    async with asyncio.timeout(30):
-        await serving.wait()
-        idle = socket.socket(socket.AF_UNIX)
-        idle.connect(str(path))
-        with idle:
-            stop.set()
-            await task
+    with socket.socket(socket.AF_UNIX) as idle:
+        async with asyncio.timeout(30), listening(FakeOperations(), path):
+            idle.connect(str(path))
     assert not path.exists()
 
 
