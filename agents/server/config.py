@@ -49,3 +49,12 @@ class Config:
         Admission,
         "How many may be at the port at once. Who is one too many is told when to come back.",
     )
+
+    def __post_init__(self) -> None:
+        """Refuse what the options say together."""
+        state, standby = self.state.absolute(), self.standby.absolute()
+        if standby.is_relative_to(state) or state.is_relative_to(standby):
+            raise ValueError(
+                f"standby is {self.standby}, which holds state or lies in it: who copies one of"
+                " the two must not get the keys of both"
+            )

@@ -1,6 +1,8 @@
 """A server as a whole: what its start refuses, and what it does by the hour."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -301,6 +303,37 @@ async def test_a_standby_folder_that_others_may_enter_is_refused(tmp_path: Path)
             pass
     assert "chmod 700" in refusal.value.hint
     assert list(config_in(tmp_path).state.iterdir()) == []
+
+
+async def test_a_standby_folder_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+    config_in(tmp_path).standby.write_text("a file")
+    with pytest.raises(StateError, match=f"cannot use standby folder {tmp_path}"):
+        async with opened(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("standby", ["state", "state/standby", "."])
+def test_standby_keys_lie_apart_from_the_state(tmp_path: Path, standby: str) -> None:
+    config = config_in(tmp_path)
+    with pytest.raises(ValueError, match=r"standby is .* the keys of both"):
+        replace(config, standby=tmp_path / standby)
+
+
+@pytest.mark.sockets
+async def test_a_server_without_its_socket_has_begun_nothing(tmp_path: Path) -> None:
+    """What has begun and is waited for by nobody would be told at the end, as our fault."""
+    config = config_in(tmp_path)
+    config.socket.write_text("a file")
+    clock, reason = FakeClock(), ""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            await run(config, clock=clock, stop=Stop(clock, Notifier(None)))
+        except StateError as exc:
+            reason = str(exc)
+        gc.collect()  # what nobody has waited for is said when it is thrown away
+    assert "is in the way" in reason
+    assert [str(one.message) for one in said] == []
 
 
 @pytest.mark.req("C4")
