@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from agents.runtime.address import DEFAULT_PORT, HostPort
-from agents.runtime.errors import ConfigError
+from agents.runtime.errors import ConfigError, reason_of
 
 __all__ = [
     "DEFAULT_PORT",
@@ -127,11 +127,10 @@ def _read(path: Path) -> str:
             raise ConfigError([f"exceeds the limit of {MAX_CONFIG} bytes"], str(path))
         return data.decode()
     except FileNotFoundError as exc:
-        hint = f'write one with "anchorline <role> config new > {path}"'
+        hint = f'write one with "anchorline <role> config new {path}"'
         raise ConfigError(["the file does not exist"], str(path), hint) from exc
     except OSError as exc:
-        reason = (exc.strerror or type(exc).__name__).lower()
-        raise ConfigError([f"cannot read the file: {reason}"], str(path)) from exc
+        raise ConfigError([f"cannot read the file: {reason_of(exc)}"], str(path)) from exc
     except UnicodeDecodeError as exc:
         raise ConfigError([f"not UTF-8 at byte {exc.start}"], str(path)) from exc
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from OpenSSL import SSL
 
 from agents.runtime.channel import Channel
-from agents.runtime.errors import UnavailableError
+from agents.runtime.errors import UnavailableError, reason_of
 from agents.runtime.network import (
     DialError,
     Endpoint,
@@ -198,4 +198,4 @@ def _unreachable(host: str, port: int, why: str) -> DialError:
 def _words(error: OSError) -> str:
     if error.errno == errno.ECONNREFUSED:
         return "nothing listens there"
-    return (error.strerror or str(error)).lower()
+    return reason_of(error)

@@ -25,6 +25,7 @@ __all__ = [
     "StateError",
     "UnavailableError",
     "UnwritableError",
+    "reason_of",
 ]
 
 
@@ -38,6 +39,11 @@ class Exit(IntEnum):
     """The command line or the configuration is wrong; a restart does not help."""
     REFUSED = 3
     """It refused to start: what it found could be somebody else's, in use, or damaged."""
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the system says went wrong, in a few words, lower case; never empty."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
 
 
 class AgentError(Exception):

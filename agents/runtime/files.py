@@ -19,7 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from agents.runtime.errors import DamagedError, MissingError, StateError, UnwritableError
+from agents.runtime.errors import (
+    DamagedError,
+    MissingError,
+    StateError,
+    UnwritableError,
+    reason_of,
+)
 from agents.runtime.statefiles import LOCK
 
 __all__ = [
@@ -161,8 +167,9 @@ write_new = DISK.write_new
 
 def failure(verb: str, path: Path, exc: OSError) -> StateError:
     """What the disk says, with what to do about it."""
-    reason = (exc.strerror or type(exc).__name__).lower()
-    return StateError(f"cannot {verb} {path}: {reason}", hint=_HINTS.get(exc.errno or 0, ""))
+    return StateError(
+        f"cannot {verb} {path}: {reason_of(exc)}", hint=_HINTS.get(exc.errno or 0, "")
+    )
 
 
 def _unwritable(verb: str, path: Path, exc: OSError) -> UnwritableError:
@@ -175,8 +182,8 @@ _HINTS = {
     errno.ENOSPC: "free some space on this file system",
     errno.EDQUOT: "raise the disk quota of the service's user",
     errno.EROFS: "the file system is mounted read-only",
-    errno.EACCES: "run this as the user of the service, or as root",
-    errno.EPERM: "run this as the user of the service, or as root",
+    errno.EACCES: "let the user that runs this read and write it: see its owner and mode",
+    errno.EPERM: "let the user that runs this read and write it: see its owner and mode",
     errno.ENOENT: "create the folder first",
 }
 

@@ -21,7 +21,7 @@ from OpenSSL import SSL
 from agents.runtime.admission import Admission, Gate, Pass
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
-from agents.runtime.errors import StateError
+from agents.runtime.errors import StateError, reason_of
 from agents.runtime.network import Address, Endpoint, Handler, Verify, client_context
 from agents.runtime.opening import Opening, Side
 from agents.runtime.remedies import REMEDIES
@@ -272,4 +272,4 @@ class _Visit:
 def _words(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the port is in use"
-    return (error.strerror or str(error)).lower()
+    return reason_of(error)

@@ -36,7 +36,7 @@ from typing import IO, ClassVar, Final, Protocol
 import msgspec
 import structlog
 
-from agents.runtime.errors import StateError
+from agents.runtime.errors import StateError, reason_of
 from agents.runtime.trace import current_trace
 
 __all__ = [
@@ -109,7 +109,7 @@ class _Output:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise StateError(
-                f"cannot open log file {path}: {(exc.strerror or '').lower()}",
+                f"cannot open log file {path}: {reason_of(exc)}",
                 hint="create its folder, and let the user of the service write there",
             ) from exc
         # Whoever logs a refusal logs where it came from: not for other users of the machine.

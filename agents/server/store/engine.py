@@ -27,7 +27,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.errors import DamagedError, StateError, reason_of
 
 __all__ = ["ERRORS", "check", "driver", "locate", "open_engine", "translate"]
 
@@ -141,5 +141,4 @@ def _make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as exc:
-        said = (exc.strerror or str(exc)).lower()
-        raise StateError(f"{path} cannot be opened: {said}", ACCESS) from exc
+        raise StateError(f"{path} cannot be opened: {reason_of(exc)}", ACCESS) from exc
