@@ -10,7 +10,8 @@ from agents.member.trust import Trust
 from agents.runtime import logs
 from agents.runtime.clock import Clock
 from agents.runtime.errors import StateError
-from agents.runtime.files import DISK, lock_state
+from agents.runtime.files import DISK
+from agents.runtime.lock import lock_state
 from agents.runtime.logs import Logger
 from agents.runtime.statefiles import LEDGER
 from pki.names import Role

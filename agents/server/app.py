@@ -36,9 +36,10 @@ from agents.runtime import logs
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock, look_again
 from agents.runtime.errors import AgentError, StateError, UnavailableError
-from agents.runtime.files import DISK, Files, failure, lock_state
+from agents.runtime.files import DISK, Files, failure
 from agents.runtime.lifecycle import Stop
 from agents.runtime.listener import Listener
+from agents.runtime.lock import lock_state
 from agents.runtime.network import Answer
 from agents.runtime.statefiles import LEDGER
 from agents.runtime.tasks import Tasks, first_of, until_stopped

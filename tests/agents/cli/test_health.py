@@ -9,7 +9,7 @@ import pytest
 
 from agents.cli.health import Health, judge
 from agents.cli.state import Report, running
-from agents.runtime.files import lock_state
+from agents.runtime.lock import lock_state
 from tests.agents.cli.programs import call
 from tests.support.clock import START
 

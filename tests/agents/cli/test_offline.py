@@ -21,7 +21,8 @@ from OpenSSL import SSL
 from agents.cli.control import ask
 from agents.client.control import serve_control
 from agents.runtime.errors import AgentError, UnavailableError
-from agents.runtime.files import DISK, TwoGenerations, lock_state
+from agents.runtime.files import DISK, TwoGenerations
+from agents.runtime.lock import lock_state
 from pki import trust
 from pki.bundle import make_bundle, open_bundle
 from pki.state import encode_state

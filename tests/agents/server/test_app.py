@@ -15,8 +15,8 @@ from sqlalchemy import select
 
 from agents.member.contexts import MAX_SHOWN
 from agents.runtime.errors import DamagedError, StateError
-from agents.runtime.files import lock_state
 from agents.runtime.lifecycle import Stop
+from agents.runtime.lock import lock_state
 from agents.runtime.notify import Notifier
 from agents.runtime.turns import Turns
 from agents.server import app
