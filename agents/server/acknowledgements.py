@@ -1,7 +1,7 @@
 """What components have acknowledged, in memory and in the store (B12).
 
 Kept is the last one of a component that names an entry of our own ledger. A smaller number
-than the one before is only believed when that one is no longer in the ledger (rule 9).
+than the one before is only believed when that one is no longer in the ledger.
 """
 
 from collections.abc import Mapping

@@ -344,7 +344,7 @@ class Server:
         """Heads are ours to announce; what others announce of our own slot is not passed on."""
 
     async def _heads(self) -> None:
-        """Sign a HEAD once an hour (section 2), and announce it."""
+        """Sign a HEAD once an hour, and announce it."""
         while True:
             await first_of(look_again(self.clock, self.authority.head_due()), self._headless.wait())
             self._headless.clear()
@@ -356,7 +356,7 @@ class Server:
                     head = self.authority.sign_head(await self._denied())
                     self.announcing.head(head)
             except UnavailableError as exc:
-                # Who follows us has 14 days (rule 15); a disk is freed before that.
+                # Who follows us believes the last one for 14 days; a disk is freed before that.
                 if self._trouble.is_news(exc):
                     log.error("head.unsigned", reason=str(exc), hint=exc.hint)
                 await self.clock.sleep(HEAD_RETRY)

@@ -1,6 +1,6 @@
 """The server's roots: made, succeeded, revoked, and everything that they sign.
 
-Every operation is prepared, persisted, and only then visible (rule 18). The ledger file is the
+Every operation is prepared, persisted, and only then visible. The ledger file is the
 commit point; what is prepared before it is harmless without it, and `reconcile` (which every
 start runs) removes or completes it:
 
@@ -42,7 +42,7 @@ __all__ = ["OWN_KINDS", "STANDBY_KEYS", "Authority", "found"]
 
 STANDBY_KEYS = entries.DEPTH
 OWN_KINDS = (Kind.CLIENT_CA, Kind.SERVER_TLS, Kind.MESSAGE_SIGNING)
-"""The server's own subordinate keys; the client CA is renewed first (section 5)."""
+"""The server's own subordinate keys; the client CA is renewed first."""
 HEAD_INTERVAL = timedelta(hours=1)
 
 Random = Callable[[int], bytes]

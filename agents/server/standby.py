@@ -1,7 +1,7 @@
 """The next roots, made ahead: sixteen private keys that are committed to and not yet used.
 
 They lie in `standby.db`, apart from `pki.db`: one copy of one file must not hold a run of
-roots (ledger, section 6). Its key file lies in another folder. Nothing is kept in memory: the
+roots. Its key file lies in another folder. Nothing is kept in memory: the
 file is opened while an entry is signed, and written whole.
 
 Custody `host`: survives the theft of pki.db, its backups and the memory; not of the machine.

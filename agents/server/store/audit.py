@@ -96,7 +96,7 @@ class Record:
 
 
 def record_hash(act: Act, salt: bytes) -> bytes:
-    """The `audit` field of the ledger entry behind an act (ledger, section 2): 32 bytes.
+    """The `audit` field of the ledger entry behind an act (docs/spec/ledger.md, *Entry*): 32 bytes.
 
     Raises:
         ValueError: a salt of less than `MIN_SALT` bytes.
