@@ -83,9 +83,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "revision": "number of a plan or of settings, never going back",
         "root": "KeyID of the root at the end of a chain",
         "roots": "how many roots are trusted",
+        "side": "`forward` or `backward`: where in the line the neighbour stands",
         "source": "where it was heard: a link, a file, or ourselves",
         "spki": "an identity key, DER in hex",
-        "side": "`forward` or `backward`: where in the line the neighbour stands",
         "state": "state of a request",
         "trace": "the trace id of the message that this belongs to, the same on every component",
         "type": "the kind of message",
@@ -325,8 +325,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "report.refused": Event(
             "A zone server's report holds an acknowledgement that is not its to tell.",
-            "spki",
             "reason",
+            "spki",
         ),
         "request.refused": Event(
             "A peer that has proven who it is spoke for somebody else, or as no honest one does.",

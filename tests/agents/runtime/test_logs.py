@@ -381,6 +381,10 @@ def test_the_vocabulary_is_consistent() -> None:
         assert name.count(".") == 1
         assert event.doc.endswith(".")
     assert list(events.EVENTS) == sorted(events.EVENTS)
+    some = list(events.FIELDS)[list(events.FIELDS).index("traceback") + 1 :]  # not of every line
+    assert some == sorted(some)
+    for event in events.EVENTS.values():
+        assert list(event.fields) == sorted(event.fields)
     assert set(logs.COMMON) <= set(events.FIELDS)
 
 
