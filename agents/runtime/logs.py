@@ -40,7 +40,6 @@ from agents.runtime.errors import StateError, reason_of
 from agents.runtime.trace import current_trace
 
 __all__ = [
-    "COMMON",
     "LEVELS",
     "MAX_TEXT",
     "Level",
@@ -67,9 +66,6 @@ class Level(StrEnum):
 
 LEVELS: Mapping[str, int] = {level.value: 10 * (n + 1) for n, level in enumerate(Level)}
 """The levels, and how they compare."""
-
-COMMON = ("ts", "level", "event", "role", "id", "lost", "traceback")
-"""Fields that any line may have, whatever its event."""
 
 MAX_TEXT = 2000
 """Characters of one text field; a traceback may have ten times as many (its end counts)."""
