@@ -109,7 +109,7 @@ async def connect(
             continue
         try:
             if local is not None:
-                sock.bind(local)
+                _bind(sock, local)
             await loop.sock_connect(sock, address)
         except OSError as exc:
             sock.close()
@@ -182,6 +182,13 @@ def _socket(family: int) -> socket.socket:
     # A frame is one write, and waits for no acknowledgement. What is accepted inherits it.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def _bind(sock: socket.socket, local: tuple[str, int]) -> None:
+    try:
+        sock.bind(local)
+    except OSError as exc:  # which would read as if the other side's address were wrong
+        raise OSError(exc.errno, f"cannot use source address {local[0]}: {exc.strerror}") from exc
 
 
 class Acceptor:

@@ -83,6 +83,7 @@ class TestUnreachable:
     async def test_a_source_address_of_another_host(self) -> None:
         error = await refusal(closed_port(), local_address="192.0.2.1")
         assert error.unreachable
+        assert "cannot use source address 192.0.2.1" in str(error)
 
     async def test_somebody_accepts_and_is_silent(self) -> None:
         with socket.socket() as silent:
