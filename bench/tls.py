@@ -7,12 +7,14 @@
     python -m bench.tls chains N       microseconds of the chain that a handshake has verified:
                                        the same two
 
-No row of the table: two ways of our own, side by side, for who changes one of them.
+No row of the table: two ways of our own, side by side, for who changes one of them. N is rounded
+down to a multiple of 50, and is 50 at least. They print `public 7.5 us, direct 2.8 us`.
 """
 
+import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from OpenSSL import SSL
 
@@ -64,7 +66,7 @@ def _shake(client_side: SSL.Context, server_side: SSL.Context) -> tuple[float, T
 
 
 def issuers(count: int) -> None:
-    """Says "done", roots only and issuer known."""
+    """Print what a handshake costs with roots only, and with its issuer known."""
     ca = client_ca()
     member, root = _member(ca), ca.chain[-1]
     client = client_context(member, [root])
@@ -73,11 +75,11 @@ def issuers(count: int) -> None:
     for _ in range(0, count, BATCH):
         for place, way in enumerate(ways):
             took[place] += sum(_shake(client, way)[0] for _ in range(BATCH))
-    print("done", *(f"{1e6 * one / count:.0f}" for one in took))
+    print(f"roots only {1e6 * took[0] / count:.0f} us, issuer known {1e6 * took[1] / count:.0f} us")
 
 
 def calls(count: int) -> None:
-    """Says "done", public and direct."""
+    """Print what a request and its answer cost both ways."""
     ca = client_ca()
     member = _member(ca)
     _, client, server = _shake(
@@ -97,11 +99,11 @@ def calls(count: int) -> None:
                 way.decrypt(connection, record, SMALL)
                 way.encrypt(connection, data)
             took[place] += time.process_time() - before
-    print("done", *(f"{1e6 * one / count:.1f}" for one in took))
+    print(f"public {1e6 * took[0] / count:.1f} us, direct {1e6 * took[1] / count:.1f} us")
 
 
 def chains(count: int) -> None:
-    """Says "done", public and direct."""
+    """Print what the verified chain costs both ways."""
     ca = client_ca()
     member, root = _member(ca), ca.chain[-1]
     context = server_context(member, [root], [ca.chain])
@@ -114,7 +116,7 @@ def chains(count: int) -> None:
             for _ in range(BATCH):
                 way.verified(server._connection, server._anchors)
             took[place] += time.process_time() - before
-    print("done", *(f"{1e6 * one / count:.1f}" for one in took))
+    print(f"public {1e6 * took[0] / count:.1f} us, direct {1e6 * took[1] / count:.1f} us")
 
 
 WAYS: Mapping[str, Callable[[int], None]] = {
@@ -124,9 +126,17 @@ WAYS: Mapping[str, Callable[[int], None]] = {
 }
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure one of them."""
-    WAYS[sys.argv[1]](int(sys.argv[2]) // BATCH * BATCH or BATCH)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tls",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=WAYS)
+    parser.add_argument("count", type=int, metavar="N", help="how often")
+    args = parser.parse_args(argv)
+    WAYS[args.what](args.count // BATCH * BATCH or BATCH)
     return 0
 
 
