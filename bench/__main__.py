@@ -1,11 +1,14 @@
 """`make bench`: measure the rows, print a table, write `build/bench.json`.
 
+It takes no arguments, but two variables of the environment:
+
     ROWS="a b"   only these rows          QUICK=1   every row small, and none judged
 
 A row whose spread crosses its target is measured once more, and the two are judged as one. The
 exit code is 1 if a row does not hold, 2 if one cannot be measured; `unsure` is neither.
 """
 
+import argparse
 import os
 import platform
 import shutil
@@ -88,8 +91,13 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(environ: Mapping[str, str] = os.environ) -> int:
+def main(environ: Mapping[str, str] = os.environ, argv: Sequence[str] | None = None) -> int:
     """Measure, and say how it went."""
+    argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"{__doc__}\nRows: {', '.join(spec.name for spec in ROWS)}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
     quick = environ.get("QUICK", "") not in ("", "0")
     where = cores()
     rows: list[Row] = []

@@ -11,10 +11,12 @@
 Every side of a row shows and verifies the same certificates, of the product's own profile.
 """
 
+import argparse
 import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -202,12 +204,23 @@ def _write_pems(deployment: Deployment, server: Server) -> None:
     )
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Make a deployment."""
-    folder, clients = Path(sys.argv[1]), int(sys.argv[2])
-    folder.mkdir(mode=0o700, parents=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.deployment",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder")
+    parser.add_argument("clients", type=int, metavar="CLIENTS", help="how many")
+    args = parser.parse_args(argv)
+    folder: Path = args.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as exc:
+        parser.error(f"{folder}: {exc.strerror}")
     logs.configure("bench", clock=SystemClock(), path=folder / "make.log")
-    asyncio.run(make(folder, clients))
+    asyncio.run(make(folder, args.clients))
     with suppress(BrokenPipeError):
         print("made", os.fspath(folder))
     return 0

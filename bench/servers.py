@@ -11,11 +11,12 @@
 All run on uvloop, with the certificates of the deployment in FOLDER.
 """
 
+import argparse
 import asyncio
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -219,12 +220,22 @@ async def _main(kind: str, folder: Path) -> None:
     await asyncio.Event().wait()
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serve until ended."""
-    kind, folder = sys.argv[1], Path(sys.argv[2])
-    logs.configure("server", clock=SystemClock(), path=folder / f"{kind}.log")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.servers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of bench.deployment")
+    args = parser.parse_args(argv)
+    folder: Path = args.folder
+    if not folder.is_dir():
+        parser.error(f"{folder}: no such folder; `python -m bench.deployment` makes one")
+    logs.configure("server", clock=SystemClock(), path=folder / f"{args.kind}.log")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(kind, folder))
+        runner.run(_main(args.kind, folder))
     return 0
 
 
