@@ -9,7 +9,8 @@
    socket is read no further until half of them are gone: the peer feels it as a full buffer. What
    came in the same read is kept too.
 2. A handler that itself waits for an answer on this same link does not count, else two sides
-   that ask each other in a handler would stand still; `Serving.tasks` bounds those too.
+   that ask each other in a handler would stand still; `Serving.tasks` bounds those too. Where all
+   of these wait so, only what comes next can help: it is read, and what has no room is refused.
 3. An answer is sent when the peer has room for it, and its handler counts until then: who does
    not read answers is soon read no further.
 4. A handler that raises is answered by `Refused`: an `UnavailableError` as "unavailable" with
@@ -47,6 +48,8 @@ __all__ = ["SERVING", "STRANGERS", "Inbox", "Serving", "say_refused"]
 
 EXCUSED: Final = frozenset({"busy", "unavailable"})
 """Refusals that are no fault of who asked."""
+BUSY: Final = 1.0
+"""Seconds after which one is asked to try again that found no room."""
 LIES: Final = frozenset({"identity", "signature"})
 """Refusals of what a proven peer says in another's name: a line each, as for a link (E5)."""
 
@@ -124,9 +127,13 @@ class Inbox:
                 return
             if self._queue is _NO_QUEUE:
                 self._queue = []
-            self._queue.append(message)
-            if len(self._queue) >= self._serving.queue:
-                self._wire.pause()
+            if len(self._queue) < self._serving.queue or not self._stuck():
+                self._queue.append(message)
+                if len(self._queue) >= self._serving.queue and not self._stuck():
+                    self._wire.pause()
+            else:
+                busy = Refused(reason="busy", text="all at work wait for you", retry_after=BUSY)
+                self._send(channel, message, busy, message.trace or new_trace())
         else:
             self._start(message)
 
@@ -146,6 +153,10 @@ class Inbox:
     def unnest(self) -> None:
         """Say that this handler waits no more."""
         self._nested -= 1
+
+    def _stuck(self) -> bool:
+        """Whether all that may run wait for the peer's answers (rule 2)."""
+        return self._nested == len(self._tasks) >= self._serving.tasks
 
     def _may_start(self) -> bool:
         running = len(self._tasks)
@@ -192,7 +203,7 @@ class Inbox:
     def _serve(self) -> None:
         while self._queue and self._may_start():
             self._start(self._queue.pop(0))
-        if len(self._queue) <= self._serving.queue // 2:
+        if len(self._queue) <= self._serving.queue // 2 or self._stuck():
             self._wire.resume()
 
     async def _finish(

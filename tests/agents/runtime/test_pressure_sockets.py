@@ -107,6 +107,31 @@ class TestPressure:
             answers = await asyncio.gather(*(channel.request(ping(n)) for n in range(many)))
             assert len(answers) == many
 
+    @pytest.mark.parametrize("surplus", [20, 50, 500])
+    async def test_more_of_them_than_there_may_be_do_not_either(self, surplus: int) -> None:
+        """All that may run wait for answers that stand behind requests nobody has room for."""
+        stalled, begun, bound = Stalled(), 0, Serving()
+
+        async def asks_back(channel: Channel, message: Message) -> Message:
+            nonlocal begun
+            begun += 1
+            await channel.request(ping(1), timeout=50)
+            return await answer(channel, message)
+
+        async with listening(handler=asks_back) as site:
+            channel = await connect(site, handler=stalled)
+            many = bound.tasks + surplus
+            asked = [asyncio.create_task(channel.request(ping(n), timeout=50)) for n in range(many)]
+            await until(lambda: begun >= bound.tasks)
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert begun == bound.tasks
+            stalled.go.set()
+            answers = await asyncio.gather(*asked)
+            refused = [one for one in answers if isinstance(one, Refused)]
+            assert {(one.reason, one.retry_after) for one in refused} <= {("busy", 1.0)}
+            assert len(refused) <= max(0, surplus - bound.queue)
+
     async def test_a_peer_that_does_not_read_makes_us_wait_and_memory_stays_bounded(self) -> None:
         """The answers of a peer that asks and never reads fill one buffer and no more."""
         entries = [b"e" * 16_000] * 4
