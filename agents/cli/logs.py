@@ -2,6 +2,7 @@
 
     anchorline logs --trace 5f2c0a91 /var/log/anchorline
     anchorline logs -f --event link.refused server.log hub.log
+    journalctl -o cat -u 'anchorline-*' | anchorline logs --trace 5f2c0a91 -
 
 Each file is in the order of its own time; together they are merged by `ts`, so one trace reads
 from top to bottom through every component that it passed. With more than one file, each line
@@ -22,13 +23,19 @@ from typing import BinaryIO
 import click
 
 from agents.cli.terminal import Terminal, json_option, pass_terminal
-from agents.runtime.errors import AgentError
+from agents.runtime.errors import AgentError, reason_of
+from agents.runtime.events import EVENTS
 from agents.runtime.logs import render
 
 __all__ = ["Line", "Query", "Tail", "logs", "merge", "parse"]
 
 FOLDER = Path("/var/log/anchorline")
 PATTERN = "*.log"
+STDIN = Path("/dev/stdin")
+WHERE = (
+    "name files or a folder; a daemon writes to the file that `log` in its configuration names,"
+    " otherwise to the journal: journalctl -o cat -u 'anchorline-*' | anchorline logs -"
+)
 MAX_LINE = 1 << 20
 """Bytes of a line; a longer one is cut, and then no JSON."""
 PAUSE = 0.2
@@ -126,6 +133,8 @@ class Tail:
 
     def _replaced(self, stream: BinaryIO) -> bool:
         """Whether the name leads to another file now, or to one that was cut."""
+        if not stream.seekable():
+            return False  # a pipe: when it ends there is no more
         try:
             now = self.path.stat()
         except OSError:
@@ -164,9 +173,12 @@ def logs(
 ) -> None:
     """Read the logs of components, merged by time.
 
-    FILE is a file of JSON lines, FOLDER stands for the *.log files below it; without either,
-    /var/log/anchorline.
+    FILE is a file of JSON lines, or - for standard input; FOLDER stands for the *.log files below
+    it; without either, /var/log/anchorline.
     """
+    for pattern in events:
+        if not any(_names(event, pattern) for event in EVENTS):
+            raise click.BadParameter(f"no event is called {pattern!r}", param_hint="'--event'")
     query = Query(trace.lower(), client, tuple(events))
     tails = {path: Tail(path) for path in _expand(files)}
     wide = max((len(path.stem) for path in tails), default=0) if len(tails) > 1 else 0
@@ -175,6 +187,8 @@ def logs(
         view.show(merge(_read(tail, follow) for tail in tails.values()))
         if follow:
             asyncio.run(_follow(view, files, tails))
+        elif not view.shown and not query.everything:
+            terminal.say("no line is about that")
     finally:
         for tail in tails.values():
             tail.close()
@@ -212,10 +226,13 @@ class _View:
         self._terminal = terminal
         self._query = query
         self._wide = wide
+        self.shown = False
+        """Whether there was a line that is asked for."""
 
     def show(self, lines: Iterable[Line]) -> None:
         for line in lines:
             if self._query.matches(line):
+                self.shown = True
                 self._write(line)
         self._terminal.out.flush()
 
@@ -238,8 +255,8 @@ def _read(tail: Tail, follow: bool) -> Iterator[Line]:
         if not follow:
             yield from tail.last()
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise AgentError(f"cannot read {tail.path}: {reason}") from exc
+        hint = WHERE if isinstance(exc, FileNotFoundError) else ""
+        raise AgentError(f"cannot read {tail.path}: {reason_of(exc)}", hint=hint) from exc
 
 
 async def _follow(view: _View, files: Sequence[Path], tails: dict[Path, Tail]) -> None:
@@ -260,16 +277,14 @@ def _expand(files: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in files or [FOLDER]:
-        if path.is_dir():
+        if path == Path("-"):
+            found[STDIN] = None
+        elif path.is_dir():
             found |= dict.fromkeys(sorted(path.rglob(PATTERN)))
         else:
             found[path] = None
     if not found:
-        raise AgentError(
-            "no log files",
-            hint="name files or a folder; a daemon writes to the file that `log` in its"
-            " configuration names, otherwise to the journal: journalctl -u 'anchorline-*' -o cat",
-        )
+        raise AgentError("no log files", hint=WHERE)
     return list(found)
 
 

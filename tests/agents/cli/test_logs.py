@@ -77,7 +77,6 @@ def test_columns_are_aligned(folder: Path) -> None:
         (["--event", "link.refused"], ["link.refused"]),
         (["--event", "link"], ["link.refused", "link.closed"]),
         (["--event", "*.closed"], ["link.closed"]),
-        (["--event", "lin"], []),
         (["--event", "link.refused", "--event", "link.closed"], ["link.refused", "link.closed"]),
         (["--client", "07" * 16], ["request.sent", "request.answered", "link.closed"]),
         (["--client", "0707"], ["request.sent", "request.answered", "link.closed"]),
@@ -173,6 +172,37 @@ def test_nothing_to_read_is_an_error(
     ended = call("logs", *words)
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("anchorline: error: ")
+
+
+def test_a_folder_that_is_missing_says_where_logs_are(tmp_path: Path) -> None:
+    assert "journalctl" in call("logs", str(tmp_path / "missing")).err
+
+
+@pytest.mark.parametrize("name", ["link.nonsense", "lin", ""])
+def test_an_event_that_there_is_not_is_a_wrong_command(folder: Path, name: str) -> None:
+    ended = call("logs", "--event", name, str(folder))
+    assert (ended.code, ended.out) == (2, "")
+    assert f"no event is called {name!r}" in ended.err
+
+
+def test_nothing_found_is_said(folder: Path) -> None:
+    ended = call("logs", "--trace", "zzz", str(folder))
+    assert (ended.code, ended.out, ended.err) == (0, "", "no line is about that\n")
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_lines_are_read_from_a_pipe(name: str) -> None:
+    said = "".join(line(n, trace=trace) + "\n" for n, trace in enumerate(["ab", "cd"]))
+    ended = subprocess.run(
+        [*PROGRAM, "logs", "--trace", "ab", name],
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("\n") == 1
 
 
 # --- following
