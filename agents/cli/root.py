@@ -65,6 +65,7 @@ def new(terminal: Terminal, yes: bool) -> None:
         return
     terminal.show(f"created {plain(made['root']['name'])}")
     terminal.show(f"fingerprint {made['root']['fingerprint']}")
+    terminal.show(f"trace {made['trace']}")
     terminal.say(f"{summary(made['coverage'])}; see: anchorline rotation status --behind")
 
 
@@ -99,6 +100,7 @@ def revoke(terminal: Terminal, name: str, key_in_doubt: bool, reason: str, yes: 
         return
     for one in done["revoked"]:
         terminal.show(f"revoked {plain(one)}")
+    terminal.show(f"trace {done['trace']}")
 
 
 @root.command("log")

@@ -119,7 +119,11 @@ class FakeOperations:
         self.note("root_new", actor, confirmed)
         if self.young and not confirmed:
             raise OperationError("confirm", "the newest root is younger than 182 days")
-        return {"root": self._root("srv.example Root 2", 3), "coverage": self._coverage()}
+        return {
+            "root": self._root("srv.example Root 2", 3),
+            "coverage": self._coverage(),
+            "trace": "5f2c0a91",
+        }
 
     async def coverage(self, root_name: str | None) -> Row:
         self.note("coverage", root_name)
@@ -145,7 +149,7 @@ class FakeOperations:
         if not reason.strip():
             raise OperationError("reason", "a revocation needs a reason")
         self.revoked.append(name)
-        return {"revoked": [name], "coverage": self._coverage()}
+        return {"revoked": [name], "coverage": self._coverage(), "trace": "5f2c0a91"}
 
     async def root_log(self) -> list[Row]:
         self.note("root_log")

@@ -91,7 +91,7 @@ def test_yes_revokes_and_coverage_was_shown_first(
     assert ended.code == 0
     assert ended.err.index("client-07") < ended.err.index("[y/N]")
     assert "offline, will follow" in ended.err
-    assert ended.out == f"revoked {OLD}\n"
+    assert ended.out == f"revoked {OLD}\ntrace 5f2c0a91\n"
     # A yes is for those who were shown.
     assert operations.calls[-1][2:] == (OLD, False, "old", True, [b"\7" * 16])
 
