@@ -47,17 +47,21 @@ COMMANDS = {
 )
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     envvar="ANCHORLINE_SOCKET",
     default=DEFAULT_SOCKET,
     show_default=True,
+    show_envvar=True,
     help="Where the server's administration API listens.",
 )
 @click.option("--json", is_flag=True, help="Write results for programs.")
 @click.version_option(package_name="anchorline", message="%(package)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, socket: Path, json: bool) -> None:
-    """Endpoint key infrastructure that rotates itself."""
+    """Endpoint key infrastructure that rotates itself.
+
+    Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 3 refused.
+    """
     terminal = ctx.ensure_object(Terminal)
     terminal.socket = socket
     terminal.json = json
@@ -103,6 +107,9 @@ def _fail(error: Exception, terminal: Terminal) -> int:
 
 
 def _misuse(error: click.ClickException, terminal: Terminal) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        terminal.say(error.format_message())  # the help of a group that was named alone
+        return Exit.USAGE
     text = error.format_message().rstrip(".")
     terminal.say(f"anchorline: error: {text[:1].lower()}{text[1:]}")
     ctx = getattr(error, "ctx", None)

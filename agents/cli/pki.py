@@ -30,7 +30,7 @@ def pki() -> None:
     "--state",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help=f"Its state directory; by default all in {STATES}.",
 )
 @json_option

@@ -67,7 +67,7 @@ def _config_option(role: str) -> Callable[[Any], Any]:
     return click.option(
         "--config",
         "path",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         default=default_config(role),
         show_default=True,
         help="The configuration.",
@@ -93,7 +93,7 @@ def _group(role: str) -> click.Group:
         pass
 
     @config.command("new", help="Write a commented configuration that works as it is.")
-    @click.argument("file", type=click.Path(path_type=Path), required=False)
+    @click.argument("file", type=click.Path(path_type=Path, readable=False), required=False)
     @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="An option to set.")
     @pass_terminal
     def new(terminal: Terminal, file: Path | None, given: Sequence[str]) -> None:
@@ -106,9 +106,14 @@ def _group(role: str) -> click.Group:
         load_config(role, path)
         terminal.show(f"{path}: ok")
 
-    @group.command("healthcheck", help="Say in one word how it is, and by the exit code.")
+    @group.command(
+        "healthcheck",
+        help="Say in one word how it is: ok 0, down 1, starting 4, behind 5, expired 6.",
+    )
     @_config_option(role)
-    @click.option("--state", type=click.Path(path_type=Path), help="Its state directory.")
+    @click.option(
+        "--state", type=click.Path(path_type=Path, readable=False), help="Its state directory."
+    )
     @json_option
     @pass_terminal
     def healthcheck(terminal: Terminal, path: Path, state: Path | None) -> None:
@@ -198,7 +203,9 @@ server, hub, zone_server, client = map(_group, ROLES)
 @client.command("renew", help="Ask the running client for a new certificate now.")
 @click.option("--now", is_flag=True, required=True, help="Yes, now: it is not due yet.")
 @_config_option("client")
-@click.option("--state", type=click.Path(path_type=Path), help="Its state directory.")
+@click.option(
+    "--state", type=click.Path(path_type=Path, readable=False), help="Its state directory."
+)
 @json_option
 @pass_terminal
 def renew(terminal: Terminal, now: bool, path: Path, state: Path | None) -> None:

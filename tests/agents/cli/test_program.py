@@ -1,7 +1,10 @@
 """The program itself: where it comes from, what it loads, what its help says."""
 
+import errno
 import io
+import os
 import re
+import socket
 import subprocess
 import sys
 from importlib import util
@@ -11,9 +14,11 @@ import click
 import pytest
 
 from agents.cli import tables
+from agents.cli.health import Health
 from agents.cli.main import COMMANDS, cli, main
 from agents.cli.origin import OriginError, check_origin
 from agents.cli.terminal import Terminal
+from agents.runtime.errors import Exit
 from tests.agents.cli.programs import call
 
 ROOT = Path(__file__).parents[3]
@@ -195,3 +200,47 @@ def test_dates(value: object, shown: str) -> None:
 )
 def test_spans(seconds: int, shown: str) -> None:
     assert tables.span(seconds) == shown
+
+
+# --- what it says of how it is called
+
+
+@pytest.mark.parametrize("words", [(), ("root",), ("server",)])
+def test_a_group_alone_shows_its_help_and_is_a_wrong_command(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    ended = call(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == shown(capsys, *words)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The help of a command; click writes it to the streams of the process."""
+    assert call(*words, "--help").code == 0
+    return capsys.readouterr().out
+
+
+def test_help_names_the_exit_codes_and_the_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(shown(capsys).split())
+    assert "ANCHORLINE_SOCKET" in text
+    for code in Exit:
+        assert f"{code.value} " in text[text.index("Exit codes:") :]
+    text = " ".join(shown(capsys, "server", "healthcheck").split())
+    for health in Health:
+        assert f"{health.value} {health.code}" in text
+
+
+def test_a_socket_that_may_not_be_used_says_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "server.sock"
+    path.touch(mode=0o000)
+    monkeypatch.setattr(os, "access", lambda *_args, **_more: False)  # as for another user
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    ended = call("status", socket=path)
+    assert ended.code == 3
+    assert "as root or as the user of the server" in ended.err
+
+
+def refused(_socket: socket.socket, _address: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
