@@ -156,7 +156,7 @@ class Raise:
     asked: str
     """What was set, with unit, such as `1 day`."""
     effective: str
-    """What is in force instead, such as `169 hours`."""
+    """What is in force instead, such as `7 days 1 hour`."""
     why: str
 
 
@@ -222,7 +222,7 @@ def _above_window(kind: Kind, policy: Policy, raises: list[Raise]) -> Policy:
     if policy.validity >= least:
         return policy
     why = "a validity exceeds its renewal window by at least an hour"
-    raises.append(Raise(_PAIRS[kind].validity, _text(policy.validity), _text(least), why))
+    raises.append(Raise(_PAIRS[kind].validity, _days(policy.validity), _days(least), why))
     return Policy(least, policy.window)
 
 
@@ -231,15 +231,22 @@ def _above_clients(ca: Policy, client: Policy, raises: list[Raise]) -> Policy:
         return ca
     why = "a client CA is renewed before it could only sign shorter client certificates"
     window = _PAIRS[Kind.CLIENT_CA].window
-    raises.append(Raise(window, _text(ca.window), _text(client.validity), why))
+    raises.append(Raise(window, _hours(ca.window), _hours(client.validity), why))
     return Policy(ca.validity, client.validity)
 
 
-def _text(duration: timedelta) -> str:
-    number, unit = duration // HOUR, "hour"
-    if number % 24 == 0:
-        number, unit = number // 24, "day"
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+def _days(duration: timedelta) -> str:
+    """A duration in the unit of a setting that is named in days, and what is left of a day."""
+    days, rest = divmod(duration, timedelta(days=1))
+    return " ".join(filter(None, (_counted(days, "day"), _hours(rest) if rest else "")))
+
+
+def _hours(duration: timedelta) -> str:
+    return _counted(duration // HOUR, "hour")
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s" if number else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,13 +98,12 @@ class Settings:
             OperationError: an unknown name, or a value out of range.
         """
         number = _checked(name, value)
-        kind = SettingType.CLIENT if name == CLIENT_WINDOW else SettingType.SERVER
         setting = await self._store.write(
             lambda connection: table.put(
                 connection,
                 name=name,
                 value=str(number),
-                setting_type=kind,
+                setting_type=_type(name),
                 value_type=ValueType.NUMERIC,
                 actor=actor,
                 at=at,
@@ -125,13 +124,17 @@ class Settings:
             "name": name,
             "value": value,
             "default": default,
-            "type": (held.setting_type if held else SettingType.SERVER).value,
+            "type": _type(name).value,
             "value_type": ValueType.NUMERIC.value,
             "changed_by": None if held is None else held.changed_by,
             "changed_at": None if held is None else held.changed_at.isoformat(),
             "effective": value if raised is None else raised.effective,
             "note": "" if raised is None else raised.why,
         }
+
+
+def _type(name: str) -> SettingType:
+    return SettingType.CLIENT if name == CLIENT_WINDOW else SettingType.SERVER
 
 
 def _effective(values: Mapping[str, int]) -> Effective:

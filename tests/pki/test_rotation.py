@@ -107,8 +107,8 @@ class TestSettings:
         [
             pytest.param(2, 47, None, id="exceeds by exactly an hour"),
             pytest.param(2, 46, None, id="exceeds by more"),
-            pytest.param(2, 48, "49 hours", id="equal"),
-            pytest.param(1, 48, "49 hours", id="shorter"),
+            pytest.param(2, 48, "2 days 1 hour", id="equal"),
+            pytest.param(1, 48, "2 days 1 hour", id="shorter"),
             pytest.param(1, 47, "2 days", id="raised to whole days"),
         ],
     )
@@ -131,7 +131,7 @@ class TestSettings:
         found, raises = policies({DURATIONS[Kind.CLIENT_TLS]: 30})
         assert found[Kind.CLIENT_CA] == Policy(180 * DAY, 30 * DAY)
         assert [(one.setting, one.asked, one.effective) for one in raises] == [
-            (WINDOWS[Kind.CLIENT_CA], "7 days", "30 days")
+            (WINDOWS[Kind.CLIENT_CA], "168 hours", "720 hours")
         ]
 
     @pytest.mark.req("A13")

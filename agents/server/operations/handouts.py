@@ -28,4 +28,8 @@ class HandoutOperations(Desk):
             server = self._server
             raised = await server.settings.set(name, value, actor=actor, at=server.clock.now())
             log.info("setting.changed", name=name, value=value, actor=actor)
-            return {"name": name, "value": value, "raises": [one.why for one in raised]}
+            return {
+                "name": name,
+                "value": value,
+                "raises": [f"{one.setting} to {one.effective}: {one.why}" for one in raised],
+            }

@@ -97,12 +97,12 @@ async def test_a_validity_within_its_window_is_raised_and_said(server: Server, k
     name = f"{KINDS[kind]}_duration_days"
     raised = await put(server, name, 1)
     assert [(one.setting, one.asked, one.effective) for one in raised] == [
-        (name, "1 day", "49 hours")
+        (name, "1 day", "2 days 1 hour")
     ]
     leaf, _ = await next_certificate(server, kind)
     assert leaf.not_after - server.clock.now() == timedelta(hours=49)
     row = next(row for row in server.settings.rows() if row["name"] == name)
-    assert (row["value"], row["effective"]) == (1, "49 hours")
+    assert (row["value"], row["effective"]) == (1, "2 days 1 hour")
     assert "hour" in str(row["note"])
     # A second change of something else does not say it again.
     assert await put(server, "root_age_warning_days", 300) == []
