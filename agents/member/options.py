@@ -1,5 +1,6 @@
 """Options that every component but the server has in its configuration."""
 
+import re
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,15 @@ def bundle_option() -> Any:  # noqa: ANN401
 def fingerprint_option() -> Any:  # noqa: ANN401
     """Which deployment the bundle has to be of."""
     return option(
-        None, "Deployment fingerprint that the bundle must have, refused otherwise; empty: any."
+        None,
+        "Deployment fingerprint that the bundle must have, refused otherwise; empty: any.",
+        check=_is_a_fingerprint,
     )
+
+
+def _is_a_fingerprint(text: str) -> str | None:
+    form = re.fullmatch("[0-9a-fA-F]{64}", text.strip())
+    return None if form else "expected 64 hexadecimal digits, as `bundle export` prints them"
 
 
 def log_option(role: str) -> Any:  # noqa: ANN401

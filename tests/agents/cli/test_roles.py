@@ -61,6 +61,21 @@ def test_a_wrong_option_makes_no_configuration(given: str, tmp_path: Path) -> No
     assert not file.exists()
 
 
+@pytest.mark.parametrize("role", ["client", "hub", "zone-server"])
+@pytest.mark.parametrize("text", ["0011", "g" * 64, "a" * 65])
+def test_a_fingerprint_that_is_none_is_found_before_a_start(
+    tmp_path: Path, role: str, text: str
+) -> None:
+    file = tmp_path / "new.toml"
+    sample = (SAMPLES / f"{role}.toml").read_text()
+    file.write_text(f'expect_fingerprint = "{text}"\n{sample}')
+    ended = call(role, "config", "check", "--config", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert "64 hexadecimal digits" in ended.err
+    file.write_text(f'expect_fingerprint = "{"aB" * 32}"\n{sample}')
+    assert call(role, "config", "check", "--config", str(file)).code == 0
+
+
 def test_five_mistakes_are_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text(
