@@ -41,7 +41,11 @@ class PendingError(UnavailableError):
     """The request waits for an administrator's approval."""
 
     def __init__(self, fingerprint: str, retry_after: float) -> None:
-        super().__init__(f"waiting for approval of {fingerprint}", retry_after=retry_after)
+        super().__init__(
+            f"waiting for approval of {fingerprint}",
+            retry_after,
+            hint=f"on the server: anchorline approvals approve {fingerprint}",
+        )
         self.fingerprint = fingerprint
 
 

@@ -208,7 +208,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             *("expected", "fingerprint", "host", "kind", "link", "reason", "remedy", "remote"),
         ),
         "enrolment.waiting": Event(
-            "This component has asked for its certificate and does not have it yet.", "reason"
+            "This component has asked for its certificate and does not have it yet.",
+            "hint",
+            "reason",
         ),
         "handler.failed": Event(
             "A request was not answered because of a fault of ours; the peer was told so.",

@@ -297,7 +297,7 @@ class ZoneServer:
             except UnavailableError as exc:
                 if str(exc) != said:
                     said = str(exc)
-                    log.info("enrolment.waiting", reason=said)
+                    log.info("enrolment.waiting", reason=said, hint=exc.hint)
                 await self.clock.sleep(_pause(exc.retry_after))
                 continue
             self._approaches.enrolled()

@@ -86,7 +86,9 @@ class TestApproval:
         asked = site.server.wait("approval.pending", peer_role=role)
         daemon = hub if role == "hub" else zone
         event = "uplink.unavailable" if role == "hub" else "enrolment.waiting"
-        assert "approval" in daemon.wait(event)["reason"]
+        waiting = daemon.wait(event)
+        assert "approval" in waiting["reason"]
+        assert waiting["hint"].endswith(f"anchorline approvals approve {asked['fingerprint']}")
         site.api.post("approvals", asked["fingerprint"], "deny", reason="not ours")
         said = daemon.wait(event, reason=lambda text: "denied" in str(text))
         assert "denied by an administrator" in said["reason"]
