@@ -240,7 +240,7 @@ class Member:
             kind=kind.value,
             fingerprint=leaf.fingerprint,
             root=credential.root.hex(),
-            not_after=leaf.not_after.isoformat(),
+            not_after=leaf.not_after,
             reason=reason,
         )
         self.credential_changed()

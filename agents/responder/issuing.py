@@ -98,6 +98,6 @@ class Issuing:
             fingerprint=leaf.fingerprint,
             issuer=issued.issuer.hex(),
             root=issued.root.hex(),
-            not_after=leaf.not_after.isoformat(),
+            not_after=leaf.not_after,
         )
         return (leaf.der, *issuer.chain)
