@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pki import certificates, entries, keys, ledger, steps
+from pki import certificates, entries, keys, ledger, steps, trust
 from pki.entries import Kind
 from pki.errors import MalformedError, PKIError, RefusedError, UntrustedError
 from pki.ledger import Chain, extend, read_chain
@@ -35,6 +35,20 @@ def test_state_is_what_the_entries_add_up_to() -> None:
     assert chain.deployment == lineage.DEPLOYMENT
     assert chain.slot == chain.entries[0].id
     assert (chain.last.n, chain.last.id) == (4, chain.entries[4].id)
+
+
+@pytest.mark.req("B2")
+def test_roots_revoked_one_after_the_other_are_all_revoked() -> None:
+    chain = lineage.revoke(lineage.revoke(honest(4), 0), 2)
+    assert chain.revoked == set(kids([0, 2]))
+    assert read_chain(chain.encoded) == (chain, None)
+    assert trust.trusted(trust.from_chain(chain)) == set(kids([1, 3]))
+
+
+def test_no_entry_has_a_number_below_zero() -> None:
+    chain = honest(2)
+    assert chain.has(1, chain.last.id)
+    assert not chain.has(-1, chain.last.id)
 
 
 def test_a_component_follows_any_number_of_rotations() -> None:

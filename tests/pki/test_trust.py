@@ -55,10 +55,11 @@ def test_entries_that_overlap_ours_are_heard(first: int) -> None:
     assert outcome.state.chains == (far,)
 
 
-@pytest.mark.parametrize("first", [-1, 3, 10**9])
-def test_entries_that_do_not_touch_ours_are_kept_out(first: int) -> None:
+@pytest.mark.parametrize(("first", "shown"), [(-1, 1), (3, 2), (10**9, 2)])
+def test_entries_that_do_not_touch_ours_are_kept_out(first: int, shown: int) -> None:
+    """Although they follow, at another place than they are said to be at."""
     far = honest(6)
-    outcome = accept_entries(from_chain(honest(2)), far.slot, first, far.encoded[3:])
+    outcome = accept_entries(from_chain(honest(2)), far.slot, first, far.encoded[shown:])
     assert (outcome.changed, outcome.state) == (False, from_chain(honest(2)))
     assert outcome.problem is not None
 
@@ -201,6 +202,17 @@ def test_a_supersession_forgets_the_head_of_the_branch_that_fell() -> None:
     assert accept_head(healed, lineage.head(truth, 2), NOW).verdict is Verdict.COUNTED
 
 
+def test_a_supersession_keeps_the_evidence_and_adds_its_own() -> None:
+    ours, truth = from_chain(honest(2, revoked=[0])), honest(3)
+    fork = lineage.head(honest(2), 1, n=2, entry_id=bytes(32))
+    known = accept_head(ours, fork, NOW).state
+    assert len(known.first.forks) == 1
+    outcome = accept_entries(known, truth.slot, 0, truth.encoded)
+    assert outcome.succession is Succession.SUPERSEDES
+    assert outcome.evidence is not None
+    assert outcome.state.first.forks == (*known.first.forks, outcome.evidence)
+
+
 @pytest.mark.req("B11")
 def test_old_roots_and_the_next_one_without_the_current(monkeypatch: pytest.MonkeyPatch) -> None:
     """D + 1 old roots can bring in the next key at a place of theirs, and still do not win."""
@@ -217,6 +229,31 @@ def test_old_roots_and_the_next_one_without_the_current(monkeypatch: pytest.Monk
             succession.RULES,
             Succession.SUPERSEDES,
             lambda ours, theirs: ours.state.next[0] in theirs.state.key_ids,
+        )
+        assert heard(from_chain(ours), thief).chains == (thief,)
+    finally:
+        lineage.genesis.cache_clear()
+
+
+@pytest.mark.req("B11")
+def test_the_current_root_and_those_before_it_without_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """D + 1 roots in a row, the current one last, write all roots of ours, and then an alien."""
+    monkeypatch.setattr(entries, "DEPTH", 3)
+    lineage.genesis.cache_clear()
+    try:
+        ours = honest(5)
+        thief = forged(honest(2), (2, [1, 2], ALIEN), (3, [2, 3], 30), (4, [3, 4], 31))
+        thief = forged(thief, (ALIEN, [4, ALIEN], 32))
+        assert thief.state.key_ids[:5] == ours.state.key_ids
+        outcome = accept_entries(from_chain(ours), ours.slot, 0, thief.encoded)
+        assert (outcome.changed, outcome.succession) == (False, Succession.FORKS)
+        # Not "all of ours, then our next[0]", but all of ours and whatever is next:
+        monkeypatch.setitem(
+            succession.RULES,
+            Succession.SUPERSEDES,
+            lambda ours, theirs: theirs.state.key_ids[:5] == ours.state.key_ids,
         )
         assert heard(from_chain(ours), thief).chains == (thief,)
     finally:
@@ -410,6 +447,15 @@ def test_denied_keys_stay_denied_over_a_rotate_until_the_next_head() -> None:
     assert trust.denied(state) == {kid(50)}
     assert state.heads == ()
     assert trust.denied(counted(state, lineage.head(longer, 2, time=1))) == frozenset()
+
+
+def test_denied_keys_stay_denied_over_a_revoke_until_the_next_head() -> None:
+    chain, longer = honest(3), honest(3, revoked=[0])
+    state = counted(from_chain(chain), lineage.head(chain, 2, denied=kids([50])))
+    state = accept_entries(state, chain.slot, 3, longer.encoded[3:]).state
+    assert state.chains == (longer,)
+    assert trust.denied(state) == {kid(50)}
+    assert trust.denied(counted(state, lineage.head(longer, 2, time=10_001))) == frozenset()
 
 
 def test_a_head_says_how_far_the_clocks_are_apart() -> None:
