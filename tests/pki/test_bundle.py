@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki import encoding, statements, trust
+from pki import encoding, ledger, statements, trust
 from pki.bundle import (
     DOMAIN,
     Bundle,
@@ -92,7 +92,6 @@ OTHER = lineage.genesis(b"another one, 16.")
         pytest.param({"version": 2}, id="version 2"),
         pytest.param({"slots": []}, id="no slot"),
         pytest.param({"slots": [list(honest(3).encoded)] * 2}, id="a slot twice"),
-        pytest.param({"slots": [list(honest(3).encoded)] * 9}, id="nine slots"),
         pytest.param({"slots": [[]]}, id="an empty slot"),
         pytest.param({"slots": [list(honest(3).encoded[1:])]}, id="a slot without GENESIS"),
         pytest.param(
@@ -139,6 +138,26 @@ def test_an_entry_of_a_later_kind_cuts_the_chain_and_is_reported() -> None:
 def test_a_bundle_without_a_slot_is_not_made() -> None:
     with pytest.raises(MalformedError):
         make_bundle(lineage.key(0), [])
+
+
+@pytest.mark.req("D5")
+def test_a_bundle_of_nine_slots_is_refused() -> None:
+    chains = [
+        ledger.make_genesis(
+            lineage.root(n, 0),
+            lineage.key(n),
+            kids(range(100, 116)),
+            lineage.DEPLOYMENT,
+            1,
+            lineage.AUDIT,
+        )
+        for n in range(9)
+    ]
+    assert len(open_bundle(make_bundle(lineage.key(0), chains[:8])).chains) == 8
+    with pytest.raises(MalformedError, match="9 slots"):
+        open_bundle(_raw({"slots": [list(one.encoded) for one in chains]}, signer=0))
+    with pytest.raises(MalformedError, match="9 slots"):
+        make_bundle(lineage.key(0), chains)
 
 
 # The fingerprint that people compare.

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki import encoding
 from pki.catchup import ANSWER_FIELDS, MAX_ANSWER, Collection, answer
 from pki.errors import MalformedError
-from pki.ledger import MAX_ENTRIES, Chain
+from pki.ledger import MAX_CHAIN, MAX_ENTRIES, Chain
 from pki.steps import Last
 from pki.trust import TrustState, accept_entries, from_chain
 from tests.pki import lineage
@@ -110,9 +111,11 @@ def test_more_entries_than_a_chain_may_have() -> None:
 
 
 def test_more_bytes_than_a_chain_may_have() -> None:
-    collection = _collection(honest(2))
-    with pytest.raises(MalformedError):
-        collection.receive(2, [bytes(64 * 1024)] * 65, more=True)
+    entry = encoding.pack([b"body", [[b"signer", bytes(60 * 1024)]]])
+    most = MAX_CHAIN // len(entry)
+    _collection(honest(2)).receive(2, [entry] * most, more=True)
+    with pytest.raises(MalformedError, match="more entries"):
+        _collection(honest(2)).receive(2, [entry] * (most + 1), more=True)
 
 
 @given(st.lists(st.binary(max_size=80), max_size=4), st.booleans(), st.integers(-1, 4))

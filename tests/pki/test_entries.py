@@ -5,10 +5,13 @@ from typing import Any
 
 import msgpack
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki import encoding, entries, keys, ledger
+from pki import certificates, encoding, entries, keys, ledger
 from pki.entries import Body, Genesis, Kind, Revoke, Rotate, decode_entry, entry_id, parse_body
 from pki.errors import MalformedError, PKIError, SignatureError
 from pki.keys import KeyId
@@ -116,6 +119,12 @@ def test_another_form_is_malformed(kind: int, payload: object, fields: dict[str,
         parse_body(lineage.raw_body(lineage.honest(2), kind, payload, **fields))
 
 
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_one_more_key_id_of_another_length_is_malformed(length: int) -> None:
+    with pytest.raises(MalformedError, match="one more key id"):
+        parse_body(lineage.raw_body(lineage.honest(1), 1, [lineage.root(1, 1), bytes(length)]))
+
+
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [(3, {}), (4, {}), (5, {}), (6, {}), (255, {}), (-1, {}), (1, {"version": 2})],
@@ -205,6 +214,22 @@ def test_dropped_signatures_do_not_count_for_the_limit() -> None:
     assert ledger.extend(chain, [padded]) == (longer, None)
 
 
+def test_an_entry_is_measured_before_it_is_looked_at() -> None:
+    chain, longer = lineage.honest(1), lineage.honest(2)
+    body, signatures = msgpack.unpackb(longer.encoded[-1])
+
+    def padded(size: int) -> bytes:
+        without = len(encoding.pack([body, [*signatures, [b"", bytes(size // 2)]]])) - size // 2
+        return encoding.pack([body, [*signatures, [b"", bytes(size - without)]]])
+
+    most = padded(entries.MAX_RECEIVED)
+    assert len(most) == entries.MAX_RECEIVED
+    assert ledger.extend(chain, [most]) == (longer, None)
+    kept, problem = ledger.extend(chain, [padded(entries.MAX_RECEIVED + 1)])
+    assert kept == chain
+    assert problem is not None
+
+
 def test_one_key_counts_once() -> None:
     """A ROTATE with two signatures of the current root lacks the new root's."""
     data = lineage.forge_rotate(lineage.honest(2), 2, [1, 1], more=18)
@@ -235,6 +260,26 @@ def test_a_root_is_what_it_says_or_nothing(der: bytes, place: int) -> None:
     assert entries.Root.parse(lineage.root(1, 1), 1).key_id == kid(1)
     with pytest.raises(PKIError):
         entries.Root.parse(der, place)
+
+
+def test_a_root_that_names_another_algorithm_than_it_is_signed_with_is_refused() -> None:
+    name = certificates.common_name("s.example Root 1")
+    builder = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=lineage.key(1).public_key(),
+        serial_number=1,
+        not_valid_before=lineage.NOW.replace(tzinfo=None),
+        not_valid_after=certificates.NEVER.replace(tzinfo=None),
+    )
+    # A numbered key signs with SHA-256, whatever it is asked for.
+    honest, lying = (
+        builder.sign(lineage.key(1), algorithm).public_bytes(Encoding.DER)
+        for algorithm in (hashes.SHA256(), hashes.SHA384())
+    )
+    assert entries.Root.parse(honest, 1).key_id == kid(1)
+    with pytest.raises(MalformedError):
+        entries.Root.parse(lying, 1)
 
 
 def test_the_id_is_over_the_body_alone() -> None:

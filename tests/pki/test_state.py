@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki import encoding, state, trust
+from pki import encoding, heads, ledger, state, trust
 from pki.errors import MalformedError
 from pki.state import MAGIC, Fork, Slot, TrustState, decode_state, encode_state
 from tests.pki import lineage
-from tests.pki.lineage import NOW, honest, kids
+from tests.pki.lineage import AUDIT, DEPLOYMENT, NOW, honest, key, kids, root
 
 
 def _full() -> TrustState:
@@ -102,6 +102,29 @@ def test_a_whole_file_of_things_that_are_not_valid_is_refused(body: list[object]
     decode_state(_file([_slot()]))
     with pytest.raises(MalformedError):
         decode_state(_file(body))
+
+
+@pytest.mark.req("B10")
+def test_a_head_of_another_slot_is_none_of_this_chain() -> None:
+    """Although it names the last entry of this chain, and its current root has signed it."""
+    last = honest(2).last
+    ours, other = (
+        heads.parse_head(heads.make_head(key(1), slot=slot, n=last.n, entry_id=last.id, time=1))
+        for slot in (honest(2).slot, bytes(32))
+    )
+    decode_state(encode_state(TrustState((Slot(honest(2), ours, 1),))))
+    with pytest.raises(MalformedError):
+        decode_state(encode_state(TrustState((Slot(honest(2), other, 1),))))
+
+
+def test_nine_slots_are_refused() -> None:
+    slots = tuple(
+        Slot(ledger.make_genesis(root(n, 0), key(n), kids(range(100, 116)), DEPLOYMENT, 1, AUDIT))
+        for n in range(9)
+    )
+    assert len(decode_state(encode_state(TrustState(slots[:8]))).slots) == 8
+    with pytest.raises(MalformedError):
+        decode_state(encode_state(TrustState(slots)))
 
 
 def test_keys_are_denied_and_trusted_across_slots() -> None:
