@@ -55,7 +55,16 @@ def test_every_flipped_bit_of_the_signature_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slot", "n", "entry"), [(SLOT[:-1], 7, ENTRY), (SLOT, -1, ENTRY), (SLOT, 2**64, ENTRY)]
+    ("slot", "n", "entry"),
+    [
+        (SLOT[:-1], 7, ENTRY),
+        (SLOT, 7, ENTRY[:-1]),
+        (SLOT, 7, ENTRY + b"\0"),
+        (SLOT[:-1], 7, SLOT[-1:] + ENTRY),
+        (SLOT + ENTRY[:1], 7, ENTRY[1:]),
+        (SLOT, -1, ENTRY),
+        (SLOT, 2**64, ENTRY),
+    ],
 )
 def test_fields_of_another_size_are_malformed(slot: bytes, n: int, entry: bytes) -> None:
     with pytest.raises(MalformedError):

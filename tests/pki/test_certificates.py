@@ -287,6 +287,13 @@ class TestRead:
         with pytest.raises(MalformedError):
             read(forged)
 
+    def test_a_certificate_of_a_point_beside_the_curve_is_malformed(self) -> None:
+        der, spki = certificate(), keys.spki(key("leaf").public_key())
+        beside = der.replace(spki, spki[:-1] + bytes([spki[-1] ^ 1]))
+        assert beside != der
+        with pytest.raises(MalformedError):
+            read(beside)
+
     def test_the_oldest_version_is_malformed(self) -> None:
         # Version 1 has no version field, and no extensions: each field stands one place earlier.
         der = certificate()

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki import certificates, issuance, keys
+from pki import body, certificates, issuance, keys
 from pki.certificates import BACKDATE, NEVER, PROFILES, Kind, read
 from pki.errors import (
     ExpiredError,
@@ -322,6 +323,16 @@ class TestCheckIssued:
             self.check((forged, ca, root().chain[0]))
         with pytest.raises(SignatureError):
             self.check((forged, *client_ca().chain))
+
+    def test_a_root_with_anothers_signature_is_none_although_its_key_is_trusted(self) -> None:
+        signed = x509.load_der_x509_certificate(self.CHAIN[-1]).tbs_certificate_bytes
+
+        def signed_by(label: str) -> bytes:
+            return body.complete(signed, key(label).sign(signed, ec.ECDSA(hashes.SHA256())))
+
+        self.check((*self.CHAIN[:-1], signed_by("root")))
+        with pytest.raises(SignatureError):
+            self.check((*self.CHAIN[:-1], signed_by("stranger")))
 
     @pytest.mark.req("A12")
     def test_another_kind_than_was_asked_for(self) -> None:

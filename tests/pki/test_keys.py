@@ -125,6 +125,13 @@ def test_another_form_gives_no_second_name(form: bytes) -> None:
         keys.component_id(form)
 
 
+@pytest.mark.req("A11")
+def test_a_key_with_something_after_it_has_no_name() -> None:
+    for name in (keys.key_id, keys.component_id):
+        with pytest.raises(MalformedError):
+            name(SPKI + b"\0")
+
+
 def test_what_is_no_elliptic_key_has_no_name() -> None:
     stranger = STRANGERS["RSA"].public_key()
     with pytest.raises(MalformedError, match="expected P-256"):
