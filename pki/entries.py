@@ -13,7 +13,7 @@ Signatures stand outside the id: an ECDSA signature has a valid twin, so whoever
 entry could otherwise change its id. For the same reason two chains are compared by the ids of
 their entries, and by nothing else.
 
-This module knows form (rule 1). Whether an entry may follow others is `pki.steps`'s question.
+This module knows form (*Entry*). Whether an entry may follow others is `pki.steps`'s question.
 """
 
 from collections.abc import Collection, Sequence
@@ -55,7 +55,7 @@ DEPTH = 16
 """D: how many next roots are committed to at any time. Tests of the theorem use a smaller one."""
 
 MAX_ENTRY: Final = 16 * 1024
-"""Bytes of an entry as it is kept, with the signatures that its kind asks for (rule 1)."""
+"""Bytes of an entry as it is kept, with the signatures that its kind asks for (*Chain* 1)."""
 
 MAX_RECEIVED: Final = 64 * 1024
 """Bytes of an entry as it arrives: signatures that nobody asked for are dropped afterwards."""

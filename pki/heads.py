@@ -6,7 +6,7 @@ r"""A head: the current root's word for where its ledger ends now, and which key
 The digest of the body is under `anchorline-head-v1\0`, the signature under
 `anchorline-head-sig-v1\0`. A head is no entry: it is signed on every change and once an hour,
 and only the newest is kept. `parse_head` proves who signed it; whether that key may, and
-whether the head counts (rule 12), is `pki.trust`'s question.
+whether the head counts (*Head* 3), is `pki.trust`'s question.
 """
 
 from collections.abc import Iterable

@@ -265,7 +265,7 @@ def make_rotate(
         audit: Salted hash of the audit record, 32 bytes.
 
     Raises:
-        RefusedError: `current_key` is not the current root's: sign nothing (rule 18).
+        RefusedError: `current_key` is not the current root's: sign nothing (*Effect* 3).
         MalformedError, UntrustedError: These do not make a valid ROTATE.
     """
     return _append(chain, Rotate(root, one_more), [current_key, new_key], time, audit)

@@ -85,8 +85,8 @@ class _Pair:
     hours: int
 
 
-# Names and defaults of the source document's Table 1, to the letter: policies and scripts of
-# operators use them. The last one is spelled differently there as well.
+# Names and defaults are kept to the letter: policies and scripts of operators use them, and so the
+# last one is spelled otherwise.
 _PAIRS: Final[Mapping[Kind, _Pair]] = MappingProxyType(
     {
         Kind.SERVER_TLS: _Pair(

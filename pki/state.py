@@ -142,14 +142,14 @@ class TrustState:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What TLS contexts are built from. Equal effects need no new ones (rule 17)."""
+    """What TLS contexts are built from. Equal effects need no new ones (*Effect* 2)."""
 
     roots: tuple[bytes, ...] = field(repr=False)
     denied: frozenset[KeyId]
 
 
 def tls_roots(state: TrustState) -> tuple[bytes, ...]:
-    """The unrevoked roots of all slots, DER: what TLS verifies against (rule 16)."""
+    """The unrevoked roots of all slots, DER: what TLS verifies against (*Effect* 1)."""
     return tuple(root.der for chain in state.chains for root in chain.trusted_roots)
 
 

@@ -9,18 +9,18 @@ Bytes may come from anyone. They become part of a `TrustState` only through
 Each returns the state after it, and a state that is not accepted is the state before: nothing
 is half done, and what was kept out changes nothing but the evidence of a fork.
 
-    entries --> cut before the first invalid or unknown (rules 1-4)
-            --> the same GENESIS as ours, a known slot (rule 10)
-            --> extends ours, or supersedes it (rules 7, 9), or is kept out
+    entries --> cut before the first invalid or unknown (*Chain* 1 to 5)
+            --> the same GENESIS as ours, a known slot (*Which chain*)
+            --> extends ours, or supersedes it (*Which chain* 1, 2), or is kept out
 
     head    --> beyond ours: behind, catch up, nothing believed           \
-            --> at or below ours, other id, by a root of ours: fork         > rule 12
+            --> at or below ours, other id, by a root of ours: fork         > *Head* 3 to 5
             --> our last entry, by its current root, newer: counts         /
 
-The effect of a state (rule 16) is its unrevoked roots and its denied keys, after a whole
+The effect of a state (*Effect* 1) is its unrevoked roots and its denied keys, after a whole
 catch-up: hand in everything that one source had to say, not one piece after the other
 (`pki.catchup` collects the pieces). After a change of the effect, and only then, links are made
-anew (rule 17). Persist the state before anyone sees it (rule 18).
+anew (*Effect* 2). Persist the state before anyone sees it (*Effect* 3).
 
 All slots of the bundle are live. The wall clock, the dates of certificates and the length of a
 chain are never used to accept.
@@ -177,7 +177,7 @@ def _accept_heads(state: TrustState, bundle: Bundle) -> TrustState:
 def accept_entries(
     state: TrustState, slot: bytes, first_n: int, entries: Sequence[bytes]
 ) -> Outcome:
-    """Hear entries from anyone: rules 1 to 4, 7, 9 and 10.
+    """Hear entries from anyone: *Chain* and *Which chain*.
 
     Args:
         state: What is believed now.
@@ -216,7 +216,7 @@ def accept_entries(
 
 
 def _replaced(known: Slot, chain: Chain, succession: Succession, evidence: Fork | None) -> Slot:
-    """The slot with another chain, and of its head what rule 12 keeps."""
+    """The slot with another chain, and of its head what *Head* 6 keeps."""
     if succession is Succession.SUPERSEDES:
         fresh = Slot(chain, None, None, known.forks)
         return fresh if evidence is None else fresh.with_evidence(evidence)
@@ -233,7 +233,7 @@ def _difference(ours: Chain, theirs: Chain) -> Fork | None:
 
 
 def accept_head(state: TrustState, head: bytes, now: datetime) -> HeadOutcome:
-    """Hear a head from anyone: rule 12. Never raises for what is in it.
+    """Hear a head from anyone: *Head* 3 to 5. Never raises for what is in it.
 
     Args:
         state: What is believed now.

@@ -32,7 +32,7 @@ MAX_VALUE: Final = 4096
 MAX_SETTINGS: Final = 256
 """Settings in one message."""
 MAX_ENTRY: Final = 16 * 1024
-"""A ledger entry (trust ledger, rule 1)."""
+"""A ledger entry (docs/spec/ledger.md, *Chain* 1)."""
 MAX_ENTRIES: Final = 1024
 """Ledger entries in one answer, which `FRAME_LIMITS` bounds to 64 KiB."""
 MAX_HEAD: Final = 16 * 1024
@@ -57,7 +57,7 @@ FRAME_LIMITS: Final[Mapping[FrameType, int]] = MappingProxyType(
         FrameType.DONE: 128,
         FrameType.REFUSED: 4 * _KIB,
         FrameType.LEDGER_GET: 256,
-        # 64 KiB of entries and a HEAD (trust ledger, section 5), and their names.
+        # 64 KiB of entries and a HEAD (docs/spec/ledger.md, *Catching up* 1), and their names.
         FrameType.LEDGER_ENTRIES: 96 * _KIB,
         FrameType.HEAD_NOTICE: 20 * _KIB,
         FrameType.ACK: 4 * _KIB,

@@ -8,8 +8,8 @@
 
 1. What a component's own configuration says comes first.
 2. A bundle's settings count if its chains equal ours once it was imported: then it is as new as
-   all that we know (ledger, section 5). They are kept, so that they still count when our chains
-   have gone on from there.
+   all that we know (docs/spec/bundle.md, *Import* 2). They are kept, so that they still count when
+   our chains have gone on from there.
 3. What is no setting is refused at export, and left out at the import: a newer server may know
    more. What has no sense is refused at both.
 """

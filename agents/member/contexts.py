@@ -1,7 +1,7 @@
 """The TLS contexts of one component: made from what it trusts and holds now.
 
 A context is frozen after its first connection, so a change of trust or of a credential makes
-new ones and swaps the reference (rule 17); links made before are re-made by their owners.
+new ones and swaps the reference (*Effect* 2); links made before are re-made by their owners.
 
 The issuers that we know first hand are anchors beside the roots: the client CA that is ours, and
 the one that has signed us, which is our neighbours' as well. Their own signatures were checked

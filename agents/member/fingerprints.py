@@ -1,7 +1,7 @@
 """When two texts name the same deployment: one rule, for daemons and the command line alike.
 
-Fingerprints are lower-case hex wherever this program writes one (ledger, section 5). Whoever
-typed or pasted one may have used capitals, or left space around it.
+Fingerprints are lower-case hex wherever this program writes one (docs/spec/bundle.md,
+*Fingerprint*). Whoever typed or pasted one may have used capitals, or left space around it.
 """
 
 __all__ = ["same_deployment"]

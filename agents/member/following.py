@@ -33,9 +33,9 @@ from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet
 __all__ = ["Following", "answer_ledger_get"]
 
 MAX_CATCH_UP = 60.0
-"""Seconds of network time for one catch-up of every slot (rule 1)."""
+"""Seconds of network time for one catch-up of every slot (*Catching up* 4)."""
 UNVERIFIED_INTERVAL = 60.0
-"""Seconds between catch-ups that only an unverified HEAD asked for, a link (rule 12)."""
+"""Seconds between catch-ups that only an unverified HEAD asked for, a link (*Head* 4)."""
 
 Relay = Callable[[Channel | None, HeadNotice], Coroutine[Any, Any, None]]
 

@@ -1,4 +1,4 @@
-"""The open links of a component, and the end of those that trust no longer covers (rule 17).
+"""The open links of a component, and the end of those that trust no longer covers (*Effect* 2).
 
     a link whose own chain ends at a root that is no longer trusted,
     or shows a key that is denied                                        closed at once

@@ -8,7 +8,7 @@
 
 The key is generated here and on disk before the request leaves (A7, A8). The identity key
 signs deployment, issuer, nonce, request and the exporter of this very connection, so nothing
-that was captured on one connection is good on another (ledger, section 5). What comes back is
+that was captured on one connection is good on another (*Signed requests* 3). What comes back is
 believed only if it certifies our key, in our name, for this kind, under a root that we trust.
 """
 

@@ -4,7 +4,7 @@
 
 1. A new state is on disk before anything acts on it (decide, persist, speak).
 2. `revision` counts the changes of what TLS may trust: the roots and the denied keys, and
-   nothing else (rule 17). Whoever holds a context or a link compares revisions.
+   nothing else (*Effect* 2). Whoever holds a context or a link compares revisions.
 3. Reports of forged or forked history are log lines here (B10); the state stays as it was.
 """
 
@@ -39,7 +39,7 @@ from protocol.errors import Refusal
 
 __all__ = ["EXPECTED_HISTORY", "REMEDY_OF_REFUSED", "Trust"]
 
-SUPERSEDED = "a chain that supersedes ours was heard (rule 9); what ours had there is kept"
+SUPERSEDED = "a chain that supersedes ours was heard; what ours had there is kept"
 """Why there is evidence where nothing was kept out: who had misled us is in it."""
 
 REMEDY_OF_FORK = (
@@ -67,7 +67,7 @@ class Trust:
         self._log = log
         self._changed = asyncio.Event()
         self.revision = 0
-        """Counts changes of the effect: live roots and denied keys (rule 17)."""
+        """Counts changes of the effect: live roots and denied keys (*Effect* 2)."""
         self.cause = ""
         """Trace of what brought the last of these changes: what follows from it carries it on."""
 
@@ -120,7 +120,7 @@ class Trust:
 
     @property
     def roots(self) -> tuple[bytes, ...]:
-        """The roots that TLS trusts, DER (rule 16)."""
+        """The roots that TLS trusts, DER (*Effect* 1)."""
         return self._effect.roots
 
     @property
@@ -163,7 +163,7 @@ class Trust:
         return self._state.first.latest_head
 
     def answer(self, slot: bytes, n: int, entry_id: bytes) -> catchup.Answer:
-        """What a LEDGER_GET is answered with (ledger, section 5)."""
+        """What a LEDGER_GET is answered with (*Catching up* 1)."""
         return catchup.answer(self._state, slot, n, entry_id)
 
     def has(self, slot: bytes, n: int, entry_id: bytes) -> bool:
@@ -202,7 +202,7 @@ class Trust:
         return applies
 
     def take_head(self, head: bytes, *, source: str, log: Logger | None = None) -> Verdict:
-        """Judge a HEAD (rule 12); a counted one is on disk on return. Args: see `entries`.
+        """Judge a HEAD (*Head* 3); a counted one is on disk on return. Args: see `entries`.
 
         One that does not count may be old, or from a branch that we do not know, and honest. One
         that its own key has not signed is no HEAD at all, and has its line.

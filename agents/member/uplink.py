@@ -2,7 +2,7 @@
 
 `connect` climbs: discovery if a strict handshake failed, enrolment if there is no certificate
 that would be taken, then the member link. `keep` holds a standing link and re-makes it, new
-one first, when trust, credential or link change (rule 17, B9). `visit` runs one exchange over
+one first, when trust, credential or link change (*Effect* 2, B9). `visit` runs one exchange over
 the standing link, or over a short connection of its own.
 """
 

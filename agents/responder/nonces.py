@@ -19,7 +19,7 @@ from agents.runtime.clock import Clock
 __all__ = ["LIFETIME", "MAX_HELD", "MAX_NONCES", "Nonces"]
 
 LIFETIME = 60.0
-"""Seconds a nonce is good for (ledger, section 5)."""
+"""Seconds a nonce is good for (*Signed requests* 2)."""
 MAX_NONCES = 20_000
 """Nonces outstanding at once; about 5 MiB."""
 MAX_HELD = 8

@@ -95,7 +95,7 @@ class Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AckRecord:
-    """A component's signed word that it has entry `n` of a slot (ledger, section 5)."""
+    """A component's signed word that it has entry `n` of a slot (*Catching up* 3)."""
 
     component: bytes
     """Component id, 16 bytes."""

@@ -356,7 +356,7 @@ class Server:
                     head = self.authority.sign_head(await self._denied())
                     self.announcing.head(head)
             except UnavailableError as exc:
-                # Who follows us believes the last one for 14 days; a disk is freed before that.
+                # Nobody judges a head by its age, so none is hurt while a disk is freed.
                 if self._trouble.is_news(exc):
                     log.error("head.unsigned", reason=str(exc), hint=exc.hint)
                 await self.clock.sleep(HEAD_RETRY)

@@ -2,7 +2,7 @@
 
 Values live in the store; this room keeps the ones in force in memory, because each issue of a
 certificate asks. A change is recorded with who made it, then in force, then told to whoever
-must act on it; nothing restarts. The twelve of the source document keep their exact names.
+must act on it; nothing restarts. The twelve keep the exact names that policies and scripts know.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,8 +6,8 @@ the hub, enrolment while it has no certificate, member otherwise. Everything it 
 goes over that link.
 
 It keeps working without its hub: clients enrol and renew by the client CA that it has; of a new
-root they hear when the hub is back, and then only once its CA is under that root (section 5 of
-the ledger), so that none of them has to renew twice.
+root they hear when the hub is back, and then only once its CA is under that root (*Catching
+up* 5), so that none of them has to renew twice.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a zone server remembers: one append-only, checksummed log (design, where state lives).
+"""What a zone server remembers: one append-only, checksummed log.
 
     ["issued", IssuedRecord]   a certificate, before it leaves
     ["client", ClientRecord]   a client's row

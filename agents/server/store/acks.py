@@ -1,7 +1,7 @@
 """Acknowledgements, one for a component and slot: the last (B12).
 
-Whether one that arrives is better than the one kept is not decided here: after a
-supersession (ledger rule 9) an honest component may acknowledge a smaller number.
+Whether one that arrives is better than the one kept is not decided here: after a supersession
+(*Which chain* 2) an honest component may acknowledge a smaller number.
 """
 
 import json

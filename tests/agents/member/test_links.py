@@ -1,4 +1,4 @@
-"""Open links after a change of trust (rule 17): which end at once, which a minute later."""
+"""Open links after a change of trust (*Effect* 2): which end at once, which a minute later."""
 
 import asyncio
 import gc
