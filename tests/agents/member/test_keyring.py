@@ -1,5 +1,6 @@
 """Private keys of one component: make before break, crashes at each write, no leak."""
 
+import secrets
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from agents.member.keyring import Keyring
 from agents.runtime import logs
 from agents.runtime.errors import StateError
-from pki import certificates, keys
+from pki import certificates, encoding, keys, keystore
 from pki.certificates import Kind
 from tests.support.deployment import Deployment
 from tests.support.files import Crash, Failure, MemoryFiles
@@ -142,6 +143,19 @@ class TestMakeBeforeBreak:
         assert again.id == keyring.id != before
         assert again.credentials == ()
 
+    def test_a_new_identity_has_nothing_that_a_copy_may_have(self) -> None:
+        files = MemoryFiles()
+        keyring = Keyring(PATH, files)
+        prepared, root = keyring.prepare(Kind.CLIENT_TLS), keys.generate()
+        keyring.keep_roots({keys.key_id(root.public_key()): root})
+        before = keyring.id
+        keyring.renew_identity()
+        for held in (keyring, reopened(files)):
+            assert held.id != before
+            assert held.root_ids == frozenset()
+        made = keyring.prepare(Kind.CLIENT_TLS)
+        assert keys.private_bytes(made) != keys.private_bytes(prepared)
+
 
 class TestCrash:
     """Each operation that writes, with its write failing in each way."""
@@ -274,6 +288,74 @@ class TestWrongKeyFile:
         for length in (0, 1, 40, len(sealed) // 2, len(sealed) - 1):
             files.content[PATH] = sealed[:length]
             self.refused(files)
+
+
+def _sealed(**changes: object) -> list[object]:
+    fields: dict[str, object] = {
+        "version": 1,
+        "identity": keys.private_bytes(keys.generate()),
+        "credentials": [],
+        "prepared": [],
+        "roots": [],
+    }
+    return list((fields | changes).values())
+
+
+def _credential(**changes: object) -> list[object]:
+    root = Deployment().chain.current_root.der
+    fields: dict[str, object] = {
+        "kind": "client-tls",
+        "key": keys.private_bytes(keys.generate()),
+        "chain": [root, root],
+        "window": 3600,
+    }
+    return list((fields | changes).values())
+
+
+class TestForm:
+    """Whoever has the key file can seal anything: what is read is checked."""
+
+    ROOT = keys.generate()
+
+    def opened(self, content: list[object]) -> Keyring:
+        files, secret = MemoryFiles(), secrets.token_bytes(32)
+        files.write_atomic(KEY_PATH, secret)
+        sealed = keystore.seal(
+            encoding.pack(content), keystore.KeyFile(secret), random=secrets.token_bytes
+        )
+        files.write_atomic(PATH, sealed)
+        return Keyring(PATH, files)
+
+    def test_a_sealed_file_of_this_form_is_read(self) -> None:
+        root_id = keys.key_id(self.ROOT.public_key())
+        roots = [[root_id, keys.private_bytes(self.ROOT)]]
+        held = self.opened(_sealed(credentials=[_credential()], roots=roots))
+        assert held.root_ids == {root_id}
+        assert held.credential(Kind.CLIENT_TLS) is not None
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pytest.param(_sealed(version=2), id="a later version"),
+            pytest.param(_sealed(credentials=[_credential(chain=[])]), id="no chain"),
+            pytest.param(
+                _sealed(credentials=[_credential(chain=[b"no", b"no"])]), id="a chain of noise"
+            ),
+            pytest.param(_sealed(credentials=[_credential(window=-1)]), id="a window below zero"),
+            pytest.param(
+                _sealed(credentials=[_credential(window=2**31 + 1)]), id="a window beyond 68 years"
+            ),
+            pytest.param(
+                _sealed(credentials=[_credential(kind="emperor")]), id="a kind that there is not"
+            ),
+            pytest.param(
+                _sealed(roots=[[b"short", keys.private_bytes(ROOT)]]), id="a short key id"
+            ),
+        ],
+    )
+    def test_a_sealed_file_of_another_form_is_damaged(self, content: list[object]) -> None:
+        with pytest.raises(StateError, match="damaged"):
+            self.opened(content)
 
 
 class TestSecrets:
