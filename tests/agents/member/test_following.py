@@ -15,6 +15,7 @@ from agents.runtime.errors import UnavailableError
 from agents.runtime.tasks import Tasks
 from pki import catchup, heads
 from pki.names import Role
+from pki.state import TrustState
 from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet, Message, Refused
 from tests.support.channels import Answering, FakeChannel
 from tests.support.clock import FakeClock, settle
@@ -29,10 +30,12 @@ LONGEST_SPREAD = 3600.0
 class Follower:
     """A component, and the links to those that it hears of a ledger from."""
 
-    def __init__(self, site: Deployment) -> None:
+    def __init__(self, site: Deployment, *, state: TrustState | None = None) -> None:
         self.clock = FakeClock()
         self.files = MemoryFiles()
-        self.member: Member = site.member(Role.CLIENT, clock=self.clock, files=self.files)
+        self.member: Member = site.member(
+            Role.CLIENT, clock=self.clock, files=self.files, state=state
+        )
         self.passed_on: list[tuple[Channel | None, HeadNotice]] = []
         self.following = Following(
             self.trust,
@@ -231,6 +234,20 @@ class TestCatchUp:
             await follower.following.catch_up(link.channel)
         assert len(link.asked) == 1
         assert follower.trust.last(site.slot).n == 0
+
+    async def test_the_minute_is_for_every_slot_together(self) -> None:
+        one, two = Deployment(), Deployment()
+        follower = Follower(one, state=TrustState((*one.state().slots, *two.state().slots)))
+
+        async def slow(_channel: Channel, message: Message) -> Message:
+            assert isinstance(message, LedgerGet)
+            follower.clock.move_network(61.0)
+            return answer_ledger_get(follower.trust, message)
+
+        link = FakeChannel(slow)
+        with pytest.raises(UnavailableError, match="took over 60 s"):
+            await follower.following.catch_up(link.channel)
+        assert len(link.asked) == 1
 
     async def test_a_source_that_refuses_has_nothing_to_say(self) -> None:
         site = Deployment()

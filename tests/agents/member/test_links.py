@@ -113,6 +113,21 @@ async def test_other_links_have_a_minute_to_be_made_again(loop: SteppedLoop) -> 
     assert remade.is_open
 
 
+@pytest.mark.req("B9")
+@stepped
+async def test_a_link_that_is_made_before_the_change_is_looked_at_stays(loop: SteppedLoop) -> None:
+    case = Case()
+    await settle()
+    old = case.link()
+    case.site.rotate()
+    case.site.teach(case.member.trust)
+    remade = case.link()  # under the new trust, before whoever watches has been woken
+    await settle()
+    await loop.pass_time(REMAKE_WITHIN + 1)
+    assert old.code is CloseCode.TRUST_CHANGED
+    assert remade.is_open
+
+
 @stepped
 async def test_a_head_that_changes_no_trust_ends_nothing(loop: SteppedLoop) -> None:
     case = Case()

@@ -9,12 +9,13 @@ from msgspec.structs import replace
 
 from agents.member.keyring import Credential
 from agents.member.member import Member
-from agents.member.requesting import IssuerRefusedError, PendingError, standing_of
+from agents.member.requesting import RELAYED, IssuerRefusedError, PendingError, standing_of
 from agents.runtime.channel import Channel
 from agents.runtime.dialer import dial
 from agents.runtime.errors import UnavailableError
 from pki import certificates, keys
 from pki.certificates import Kind
+from pki.enrolment import NO_BINDING, verify_request
 from pki.names import Role
 from protocol.access import LinkClass
 from protocol.messages import Enrol, Issued, Message, Nonce, NonceGet, Pending, Refused
@@ -294,6 +295,36 @@ async def test_a_request_that_was_captured_is_good_on_no_other_link(spent: bool)
         assert isinstance(await thief.request(fresh), Refused)
         thief.close()
     assert len(responder.records.issued) == int(spent)
+
+
+@pytest.mark.req("E2")
+async def test_what_a_hub_relays_is_signed_for_the_current_root() -> None:
+    site = Deployment()
+    site.rotate()
+    member = site.member(Role.ZONE_SERVER)
+    asked = list[Enrol]()
+
+    async def pending(_channel: Channel, message: Message) -> Message:
+        if isinstance(message, NonceGet):
+            return Nonce(nonce=bytes(32))
+        assert isinstance(message, Enrol)
+        asked.append(message)
+        return Pending(fingerprint="ab" * 32, retry_after=4.0)
+
+    link = FakeChannel(pending)
+    with pytest.raises(PendingError):
+        await member.enrol(link.channel, Kind.ZONE_SERVER_TLS, RELAYED, reason="test")
+    (enrol,) = asked
+    proven = verify_request(
+        enrol.spki,
+        enrol.signature,
+        deployment=site.id,
+        issuer=site.root_id(),
+        nonce=enrol.nonce,
+        csr=enrol.csr,
+        binding=NO_BINDING,
+    )
+    assert proven == member.id
 
 
 async def test_a_link_that_proves_nobody_has_no_standing() -> None:

@@ -135,6 +135,29 @@ class TestKeep:
                 assert (await first.closed()).code is CloseCode.SUPERSEDED
 
     @pytest.mark.req("B9")
+    async def test_a_change_of_trust_while_a_link_is_made_has_it_made_again(
+        self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = Deployment()
+        async with responding(site, clock) as responder:
+            case = Case(site, clock, responder.address)
+            connect, made = case.uplink.connect, list[Channel]()
+
+            async def late() -> Channel:
+                channel = await connect()
+                if not made:
+                    site.rotate()
+                    site.teach(responder.member.trust)
+                    site.teach(case.member.trust)
+                made.append(channel)
+                return channel
+
+            monkeypatch.setattr(case.uplink, "connect", late)
+            async with case.keeping():
+                await until(lambda: len(made) == 2)
+                assert (await made[0].closed()).code is CloseCode.SUPERSEDED
+
+    @pytest.mark.req("B9")
     async def test_what_was_asked_on_the_old_link_is_answered_on_it(self, clock: FakeClock) -> None:
         site = Deployment()
         gate = asyncio.Event()

@@ -453,6 +453,22 @@ async def test_the_record_is_complete_before_the_answer(
     assert record.root == certificates.read(answer.chain[2]).key_id
 
 
+@pytest.mark.req("I2")
+async def test_who_is_revoked_while_his_certificate_is_recorded_does_not_get_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was denied at that moment was what was on record, and this was not yet."""
+    message, record = bench.request(Component(), Kind.HUB_TLS), bench.record.record
+
+    async def late(issued: IssuedRecord) -> None:
+        await record(issued)
+        bench.hubs.answer = Refused(reason="approval", text="revoked by an administrator")
+
+    monkeypatch.setattr(bench.record, "record", late)
+    refused(await bench.enrol(message), "approval")
+    assert len(bench.record.records) == 1
+
+
 async def test_who_cannot_sign_now_says_when_to_ask_again(bench: Bench) -> None:
     bench.clients.broken = True
     answer = refused(await bench.enrol(bench.request(Component())), "unavailable")
