@@ -51,7 +51,9 @@ def summary(coverage: Mapping[str, Any]) -> str:
         return "no component is known yet"
     if not behind:
         return "everybody has moved"
-    names = ", ".join(plain(row.get("host") or short(row["id"])) for row in behind[:5])
+    names = ", ".join(
+        f"{row['role']} {plain(row.get('host') or short(row['id']))}" for row in behind[:5]
+    )
     more = f" and {len(behind) - 5} more" if len(behind) > 5 else ""
     return f"{len(behind)} not moved yet: {names}{more}"
 

@@ -131,4 +131,4 @@ def _check_revocable(client: Client, name: str, key_in_doubt: bool) -> None:
 def _state(row: dict[str, object]) -> str:
     if row["revoked"]:
         return "revoked"
-    return "current" if row["current"] else "active"
+    return "newest" if row["current"] else "active"

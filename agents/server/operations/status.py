@@ -22,7 +22,10 @@ class StatusOperations(Desk):
         authority = server.authority
         coverage = self._cover(authority.chain.current_root.key_id)
         rows = server.registry.rows()
-        behind = [r.component.host or r.component.id.hex() for r in coverage.behind]
+        behind = [
+            f"{r.component.role} {r.component.host or r.component.id.hex()}"
+            for r in coverage.behind
+        ]
         age = server.clock.now() - newest_created(server)
         limit = timedelta(days=server.settings.days(ROOT_AGE_WARNING))
         last = authority.chain.last
