@@ -126,7 +126,10 @@ def open_bundle(data: bytes) -> Bundle:
         SignatureError: Altered, or signed by another key than its own current root.
     """
     max_body = MAX_BUNDLE - statements.OVERHEAD
-    statement = statements.open_statement(data, DOMAIN, max_body=max_body, what="bundle")
+    try:
+        statement = statements.open_statement(data, DOMAIN, max_body=max_body, what="bundle")
+    except MalformedError as exc:
+        raise MalformedError(f"it is no init bundle: {exc}") from exc
     items = encoding.as_list(
         encoding.unpack(statement.body, max_bytes=max_body), length=5, what="bundle"
     )

@@ -76,7 +76,7 @@ def unpack(data: bytes, *, max_bytes: int) -> object:
         )
         canonical = pack(value)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
-        raise MalformedError(f"not canonical msgpack: {str(exc)[:80]}") from exc
+        raise MalformedError("not canonical msgpack") from exc
     if canonical != data:
         raise MalformedError("not canonical msgpack: another encoding of the same value")
     return value
