@@ -180,7 +180,9 @@ class Keyring:
             return unlock, _parse(keystore.open_sealed(sealed, unlock))
         except (DamagedError, MalformedError) as exc:
             raise StateError(
-                f"{self._path} is damaged: {exc}", hint="restore it from a backup"
+                f"{self._path} is damaged: {exc}",
+                hint="restore it from a backup; what is no server starts over with an empty state"
+                " directory: it enrols again with the bundle, as a new component",
             ) from exc
         except SealError as exc:
             raise StateError(

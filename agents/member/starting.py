@@ -41,7 +41,8 @@ def opened(
         if Trust.exists(folder / LEDGER, DISK) and not DISK.exists(keys):
             raise StateError(
                 f"{keys} is missing, and there is a ledger that it belongs to",
-                hint="restore it from a backup, or start over with an empty state directory",
+                hint="restore it from a backup, or start over with an empty state directory: it"
+                " enrols again with the bundle, as a new component",
             )
         if not Trust.exists(folder / LEDGER, DISK):
             # Before a key is made: a bundle that is refused leaves no trace (D5).
