@@ -17,7 +17,7 @@ from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
 from agents.member.bundle_settings import NAMES, SERVERS, parse_settings
 from agents.member.fingerprints import same_deployment
 from agents.runtime.config import DEFAULT_PORT
-from agents.runtime.errors import AgentError, Exit
+from agents.runtime.errors import AgentError, Exit, reason_of
 
 if TYPE_CHECKING:
     from pki.bundle import Bundle
@@ -137,7 +137,7 @@ def open_bundle_file(file: Path) -> "Bundle":
                 data = stream.read(MAX_BUNDLE + 1)
         return open_bundle(data)
     except OSError as exc:
-        raise AgentError(f"cannot read {file}: {(exc.strerror or str(exc)).lower()}") from exc
+        raise AgentError(f"cannot read {file}: {reason_of(exc)}") from exc
     except PKIError as exc:
         raise AgentError(
             f"{file} is refused: {exc}",
@@ -229,7 +229,7 @@ def _write(file: Path, data: bytes) -> None:
     except FileExistsError as exc:
         raise _exists(file) from exc
     except OSError as exc:
-        raise AgentError(f"cannot write {file}: {(exc.strerror or str(exc)).lower()}") from exc
+        raise AgentError(f"cannot write {file}: {reason_of(exc)}") from exc
 
 
 def _exists(file: Path) -> AgentError:

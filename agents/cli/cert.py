@@ -10,7 +10,7 @@ import click
 from agents.cli.tables import date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
 from agents.runtime.address import HostPort
-from agents.runtime.errors import AgentError, UnavailableError
+from agents.runtime.errors import AgentError, UnavailableError, reason_of
 
 __all__ = ["cert", "describe", "read_file", "shown_by"]
 
@@ -69,7 +69,7 @@ def read_file(path: Path) -> list[bytes]:
             else [x509.load_der_x509_certificate(data)]
         )
     except OSError as exc:
-        raise AgentError(f"cannot read {path}: {(exc.strerror or str(exc)).lower()}") from exc
+        raise AgentError(f"cannot read {path}: {reason_of(exc)}") from exc
     except ValueError as exc:
         raise AgentError(f"{path} holds no certificate", hint="PEM and DER can be read") from exc
     return [one.public_bytes(Encoding.DER) for one in found]
@@ -101,7 +101,7 @@ def shown_by(address: str) -> Sequence[bytes]:
                 tls.receive(data)
                 connection.sendall(tls.data_to_send())
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
+        reason = reason_of(exc)
         raise UnavailableError(f"cannot ask {target}: {reason}") from exc
     chain = tls.shown_chain()
     if not chain:

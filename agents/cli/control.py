@@ -6,7 +6,7 @@ One datagram there, one back: `ok ...` or `error ...`. Who may enter the state d
 import socket
 from pathlib import Path
 
-from agents.runtime.errors import AgentError, UnavailableError
+from agents.runtime.errors import AgentError, UnavailableError, reason_of
 from agents.runtime.statefiles import CONTROL
 
 __all__ = ["ask"]
@@ -34,7 +34,7 @@ def ask(folder: Path, question: bytes, *, timeout: float = TIMEOUT) -> str:
             raise UnavailableError(f"the daemon of {folder} did not answer in {timeout} s") from exc
         except OSError as exc:
             raise UnavailableError(
-                f"no daemon answers in {folder}: {(exc.strerror or str(exc)).lower()}",
+                f"no daemon answers in {folder}: {reason_of(exc)}",
                 hint="start it, or run this as root or as the user of the service",
             ) from exc
     word, _, rest = answer.partition(" ")

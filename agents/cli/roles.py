@@ -17,7 +17,7 @@ from agents.cli.terminal import Terminal, json_option, pass_terminal
 from agents.runtime import logs
 from agents.runtime.clock import SystemClock
 from agents.runtime.config import load, render_sample
-from agents.runtime.errors import AgentError, ConfigError
+from agents.runtime.errors import AgentError, ConfigError, reason_of
 
 __all__ = ["ROLES", "client", "config_class", "hub", "load_config", "server", "zone_server"]
 
@@ -183,7 +183,7 @@ def write_sample(
     except FileExistsError as exc:
         raise AgentError(f"{file} exists", hint="remove it first, or name another file") from exc
     except OSError as exc:
-        raise AgentError(f"cannot write {file}: {(exc.strerror or '').lower()}") from exc
+        raise AgentError(f"cannot write {file}: {reason_of(exc)}") from exc
     terminal.say(f"wrote {file}; next: anchorline {role} config check --config {file}")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.runtime.errors import AgentError
+from agents.runtime.errors import AgentError, reason_of
 from agents.runtime.statefiles import LOCK, STATUS
 
 __all__ = ["Report", "read_report", "running"]
@@ -81,6 +81,6 @@ def running(folder: Path, locks: Path = LOCKS) -> int | None:
 
 def _unreadable(folder: Path, exc: OSError) -> AgentError:
     return AgentError(
-        f"cannot read {folder}: {(exc.strerror or type(exc).__name__).lower()}",
+        f"cannot read {folder}: {reason_of(exc)}",
         hint="state directories are readable by root and by the user of the service",
     )

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from agents.runtime.errors import StateError
+from agents.runtime.errors import StateError, reason_of
 from agents.runtime.statefiles import CONTROL
 
 __all__ = ["serve_control"]
@@ -34,7 +34,7 @@ async def serve_control(folder: Path, commands: Mapping[str, Command]) -> None:
             listening.bind(str(path))
         except OSError as exc:
             raise StateError(
-                f"cannot listen on {path}: {(exc.strerror or str(exc)).lower()}",
+                f"cannot listen on {path}: {reason_of(exc)}",
                 hint="the path of a socket has 107 bytes at most: set a shorter state directory",
             ) from exc
         path.chmod(0o600)

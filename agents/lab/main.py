@@ -30,7 +30,7 @@ from agents.lab.scene import Scene, Step
 from agents.lab.story import STEPS, tell
 from agents.lab.time import Conductor
 from agents.runtime.clock import SystemClock, monotonic_ns
-from agents.runtime.errors import Exit, StateError
+from agents.runtime.errors import Exit, StateError, reason_of
 
 __all__ = ["Options", "run"]
 
@@ -94,7 +94,7 @@ def _folder(wanted: Path | None) -> Path:
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
         used = any(wanted.iterdir())
     except OSError as exc:
-        raise StateError(f"cannot use {wanted}: {(exc.strerror or str(exc)).lower()}") from exc
+        raise StateError(f"cannot use {wanted}: {reason_of(exc)}") from exc
     if used:
         raise StateError(f"{wanted} is not empty", hint="name a new folder, or remove this one")
     return wanted.absolute()

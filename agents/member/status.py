@@ -20,6 +20,7 @@ import msgspec
 from agents.member.keyring import Credential
 from agents.member.member import Member
 from agents.runtime.channel import Channel
+from agents.runtime.errors import reason_of
 from agents.runtime.statefiles import STATUS
 from pki import certificates
 from pki.keys import key_id
@@ -107,7 +108,7 @@ class Status:
                 file.writelines(_written(report, links))
             temporary.replace(self._path)
         except OSError as exc:
-            reason = exc.strerror or type(exc).__name__
+            reason = reason_of(exc)
             if reason != self._complaint:
                 self._member.log.warning("status.unwritable", reason=reason)
             self._complaint = reason
