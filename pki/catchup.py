@@ -72,7 +72,6 @@ class Collection:
         self.slot = slot
         self.first_n = last.n + 1
         self.complete = False
-        self._ours = last
         self._asks = last
         self._entries: list[bytes] = []
         self._size = 0

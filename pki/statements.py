@@ -20,9 +20,6 @@ __all__ = ["DIGEST_BYTES", "Domain", "Statement", "digest", "make_statement", "o
 
 DIGEST_BYTES: Final = 32
 
-MAX_SIGNATURE: Final = 80
-"""Bytes of a DER signature of P-256: at most 72, with some room."""
-
 OVERHEAD: Final = 256
 """Bytes of a statement beside its body: the key, the signature, and the encoding."""
 

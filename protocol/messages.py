@@ -18,7 +18,6 @@ from protocol import limits
 from protocol.frames import FrameType
 
 __all__ = [
-    "ANSWER_TYPES",
     "MESSAGES",
     "TRACE_DIGITS",
     "VERSION",
@@ -402,6 +401,3 @@ MESSAGES: tuple[type[Message], ...] = (
     Report, Relay, Relayed,
 )  # fmt: skip
 """Every message, in the order of its frame type."""
-
-ANSWER_TYPES: frozenset[type[Message]] = frozenset().union(*(m.ANSWERS for m in MESSAGES))
-"""The types that are answers; every other one with answers is a request."""

@@ -14,13 +14,16 @@ from protocol.access import LinkClass
 from protocol.codec import encode
 from protocol.frames import FrameType, encode_frame
 from protocol.link import Closed, Event, Link, Opened, Received
-from protocol.messages import ANSWER_TYPES, Enrol, Message, Nonce, NonceGet
+from protocol.messages import MESSAGES, Enrol, Message, Nonce, NonceGet
 from protocol.tls import Credentials, client_context, server_context
 from tests.support.components import Component
 from tests.support.links import FakePeer
 from tests.support.nursery import PATIENCE
 
 __all__ = ["Caller"]
+
+ANSWERS = frozenset().union(*(message.ANSWERS for message in MESSAGES))
+"""The types that are answers; every other one with answers is a request."""
 
 
 class Caller:
@@ -132,7 +135,7 @@ class Caller:
                 event = self._events.pop(0)
                 if isinstance(event, Closed):
                     return event
-                if isinstance(event, Received) and type(event.message) in ANSWER_TYPES:
+                if isinstance(event, Received) and type(event.message) in ANSWERS:
                     return event.message
             self._exchange()
 

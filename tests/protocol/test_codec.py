@@ -11,7 +11,6 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import HEADER, FrameType
 from protocol.limits import FRAME_LIMITS, MAX_ENTRY, MAX_HEAD, MAX_ROWS
 from protocol.messages import (
-    ANSWER_TYPES,
     MESSAGES,
     Ack,
     Enrol,
@@ -147,6 +146,13 @@ def test_seconds_are_finite_and_positive(value: float) -> None:
         decode(FrameType.REFUSED, body_of({"reason": "x", "retry_after": value}))
 
 
+def test_what_a_peer_chose_is_cut_and_quoted_in_an_error() -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode(FrameType.PING, body_of({"id": 1, "\nlevel=error " + "x" * 240: 1}))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 230
+
+
 # Fuzz: a message or a RemoteProtocolError, never anything else.
 
 
@@ -180,8 +186,9 @@ def test_a_flipped_byte_is_a_message_or_an_error(message: Message, data: st.Data
         LedgerGet(slot=b"short", n=0, entry_id=ENTRY),
         Ping(id=-1),
         Ping(id=2**64),
+        Ping(id=1, trace="a\n"),
     ],
-    ids=["too long", "surrogate", "short slot", "negative", "beyond 64 bits"],
+    ids=["too long", "surrogate", "short slot", "negative", "beyond 64 bits", "no hex"],
 )
 def test_a_message_that_breaks_its_own_limits_is_not_sent(message: Message) -> None:
     with pytest.raises(LocalProtocolError, match=message.FRAME.name):
@@ -214,9 +221,10 @@ def test_secrets_are_not_in_the_text_of_a_message() -> None:
 
 
 def test_answers_are_no_requests() -> None:
-    assert [answer for answer in ANSWER_TYPES if answer.ANSWERS] == []
-    assert Registered in ANSWER_TYPES
-    assert Ack not in ANSWER_TYPES
+    answers = {answer for message in MESSAGES for answer in message.ANSWERS}
+    assert [answer for answer in answers if answer.ANSWERS] == []
+    assert Registered in answers
+    assert Ack not in answers
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)

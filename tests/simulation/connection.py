@@ -100,17 +100,11 @@ class End(asyncio.Transport):
         self._known = True
         self.get_protocol().connection_made(self)
 
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol = protocol
-
     def get_protocol(self) -> asyncio.BaseProtocol:
         return cast(asyncio.BaseProtocol, self._protocol)
 
     def is_closing(self) -> bool:
         return self._closing or self.lost
-
-    def is_reading(self) -> bool:
-        return self._reading and not self.is_closing()
 
     def pause_reading(self) -> None:
         self._reading = False
@@ -124,9 +118,6 @@ class End(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return max(self._unread - KERNEL, 0)
-
-    def can_write_eof(self) -> bool:
-        return True
 
     def write(self, data: Any) -> None:  # noqa: ANN401 - any kind of bytes
         if self.lost or self._closing or self._ended or not data:
