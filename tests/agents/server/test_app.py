@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -60,6 +61,12 @@ def tls_key(server: Server) -> KeyId:
     held = server.keyring.credential(Kind.SERVER_TLS)
     assert held is not None
     return held.leaf.key_id
+
+
+async def issued_to(server: Server, component: Component, kind: Kind) -> KeyId:
+    answer = await enrolled(server, component, kind)
+    assert isinstance(answer, Issued)
+    return certificates.read(answer.chain[0]).key_id
 
 
 async def pass_hours(server: Server, clock: FakeClock, hours: int) -> None:
@@ -208,21 +215,45 @@ def _no_space(*_args: object, **_options: object) -> None:
     raise StateError("no space left on device")
 
 
+async def restore_older_keys(folder: Path, files: MemoryFiles, clock: FakeClock) -> None:
+    """Make two roots and put back the keys from before them: with these, nobody can sign."""
+    path = config_in(folder).state / "pki.db"
+    backup = files.content[path]
+    async with prepared(folder, files=files, clock=clock) as server:
+        await server.new_root(bytes(32))
+        await server.new_root(bytes(32))
+    files.content[path] = backup
+
+
 async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
     files, clock = MemoryFiles(), FakeClock()
-    state = config_in(tmp_path).state
     async with prepared(tmp_path, files=files, clock=clock):
         pass
-    backup = files.content[state / "pki.db"]
-    async with prepared(tmp_path, files=files, clock=clock) as server:
-        await server.new_root(bytes(32))
-        await server.new_root(bytes(32))
-    files.content[state / "pki.db"] = backup
+    await restore_older_keys(tmp_path, files, clock)
     async with prepared(tmp_path, files=files, clock=clock) as server, by_the_hour(server):
         before = server.trust.latest_head()
         await clock.advance(5 * HOUR)
         assert server.trust.latest_head() == before
         assert not (await ServerOperations(server).status())["can_sign"]
+
+
+@pytest.mark.req("I2")
+async def test_who_cannot_sign_decides_without_heads(tmp_path: Path) -> None:
+    files, clock, hub = MemoryFiles(), FakeClock(), Component()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await ServerOperations(server).approvals_decide("me", hub.key_id.hex(), "approve", "")
+        await issued_to(server, hub, Kind.HUB_TLS)
+    await restore_older_keys(tmp_path, files, clock)
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        before = server.trust.latest_head()
+        operations = ServerOperations(server)
+        await operations.approvals_decide("me", hub.key_id.hex(), "revoke", "")
+        assert [row["state"] for row in await operations.approvals()] == ["revoked"]
+        assert server.trust.latest_head() == before
+        assert server.trust.denied == frozenset()
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        assert server.trust.latest_head() == before
 
 
 async def test_more_denials_than_a_head_has_room_for_stop_no_server(
@@ -243,6 +274,64 @@ async def test_more_denials_than_a_head_has_room_for_stop_no_server(
         assert issued[-1] in server.trust.denied
         assert len(server.trust.denied) == 3
         assert "denied.crowded" in {line["event"] for line in lines}
+
+
+@pytest.mark.req("I2")
+async def test_where_a_head_is_full_a_client_ca_goes_before_what_lives_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_DENIED", 1)
+    async with prepared(tmp_path) as server:
+        operations, zone = ServerOperations(server), Component()
+        await operations.setting_set("me", "pki_zoneserver_tls_key_duration_days", "400")
+        await enrolled(server, zone, Kind.ZONE_SERVER_TLS)
+        await operations.approvals_decide("me", zone.key_id.hex(), "approve", "")
+        ca = await issued_to(server, zone, Kind.CLIENT_CA)
+        await issued_to(server, zone, Kind.ZONE_SERVER_TLS)
+        await operations.approvals_decide("me", zone.key_id.hex(), "revoke", "")
+        assert server.trust.denied == {ca}
+
+
+@pytest.mark.req("I2")
+async def test_where_a_head_is_full_what_lives_longest_is_denied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_DENIED", 1)
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        operations, hub = ServerOperations(server), Component()
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        await issued_to(server, hub, Kind.HUB_TLS)
+        clock.move(HOUR)
+        await operations.setting_set("me", "pki_hub_tls_key_duration_days", "400")
+        longest = await issued_to(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "revoke", "")
+        assert server.trust.denied == {longest}
+
+
+@pytest.mark.req("I2")
+async def test_what_is_under_a_revoked_root_takes_no_room_in_a_head(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        operations, hub = ServerOperations(server), Component()
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        await issued_to(server, hub, Kind.HUB_TLS)
+        old = server.authority.chain.current_root.key_id
+        await server.new_root(bytes(32))
+        new = await issued_to(server, hub, Kind.HUB_TLS)
+        server.revoke([old], bytes(32))
+        await operations.approvals_decide("me", hub.key_id.hex(), "revoke", "")
+        assert server.trust.denied == {new}
+
+
+async def test_a_decision_that_denies_nobody_signs_no_head(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        operations, hub = ServerOperations(server), Component()
+        before = server.trust.latest_head()
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        assert server.trust.latest_head() == before
 
 
 # --- coverage's question: is it there?
@@ -303,6 +392,17 @@ async def test_a_standby_folder_that_others_may_enter_is_refused(tmp_path: Path)
             pass
     assert "chmod 700" in refusal.value.hint
     assert list(config_in(tmp_path).state.iterdir()) == []
+
+
+async def test_a_standby_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_in(tmp_path).standby.mkdir(mode=0o700)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(StateError, match="entered by others"):
+        async with opened(tmp_path):
+            pass
 
 
 async def test_a_standby_folder_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
