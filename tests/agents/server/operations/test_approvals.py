@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from agents.runtime.errors import StateError
 from agents.server.app import Server
 from agents.server.errors import OperationError
 from agents.server.operations import ServerOperations
+from agents.server.store import approvals
 from pki import certificates, heads
 from pki.certificates import Kind
 from protocol.messages import Issued
@@ -85,6 +87,28 @@ async def test_a_fingerprint_that_names_nobody_or_many_decides_nothing(
         await operations.approvals_decide(ME, fingerprint, "approve", "")
     assert code(refusal) == expected
     assert [row["state"] for row in await operations.approvals()] == ["pending"]
+
+
+@pytest.mark.req("I2")
+async def test_a_beginning_that_two_fingerprints_have_decides_on_neither(
+    operations: ServerOperations, server: Server
+) -> None:
+    for last in (1, 2):
+        ask = partial(
+            approvals.ask,
+            identity=bytes([7] * 31 + [last]),
+            role="hub",
+            host="hub",
+            address="127.0.0.9",
+            at=server.clock.now(),
+        )
+        await server.store.write(ask)
+    with pytest.raises(OperationError, match="2 requests") as refusal:
+        await operations.approvals_decide(ME, "07" * 31, "approve", "")
+    assert code(refusal) == "not-found"
+    assert [row["state"] for row in await operations.approvals()] == ["pending"] * 2
+    row = await operations.approvals_decide(ME, "07" * 31 + "01", "approve", "")
+    assert row["state"] == "approved"
 
 
 async def test_a_decision_that_is_none_is_refused(

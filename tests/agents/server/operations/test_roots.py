@@ -1,5 +1,6 @@
 """New roots and revocations: their refusals, and what is left afterwards."""
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 
@@ -36,6 +37,21 @@ async def test_another_root_within_half_a_year_has_to_be_confirmed(
         assert await operations.root_log() == []
     row = await operations.root_new(ME, confirmed=asks)
     assert row["root"]["name"] == ROOT1
+    assert len(server.authority.chain.roots) == 2
+
+
+@pytest.mark.req("B16")
+async def test_of_two_new_roots_at_once_the_second_is_asked_about(
+    operations: ServerOperations, server: Server, clock: FakeClock
+) -> None:
+    clock.move(timedelta(days=200))
+    done = await asyncio.gather(
+        *(operations.root_new(who, confirmed=False) for who in (ME, "unix:bob")),
+        return_exceptions=True,
+    )
+    (refusal,) = [one for one in done if isinstance(one, BaseException)]
+    assert isinstance(refusal, OperationError)
+    assert refusal.code == "confirm"
     assert len(server.authority.chain.roots) == 2
 
 
@@ -108,6 +124,26 @@ async def test_in_the_first_week_only_for_a_key_in_doubt(
     assert (old["revoked"], old["private_key_held"]) == (True, False)
     with pytest.raises(OperationError, match="already"):
         await operations.root_revoke(ME, ROOT0, key_in_doubt=True, reason="x", confirmed=True)
+
+
+@pytest.mark.req("B2")
+async def test_of_two_revocations_at_once_the_second_is_refused(
+    operations: ServerOperations, clock: FakeClock
+) -> None:
+    await two_roots(operations, clock)
+    clock.move(timedelta(days=7))
+    done = await asyncio.gather(
+        *(
+            operations.root_revoke(who, ROOT0, key_in_doubt=False, reason="old", confirmed=True)
+            for who in (ME, "unix:bob")
+        ),
+        return_exceptions=True,
+    )
+    (refusal,) = [one for one in done if isinstance(one, BaseException)]
+    assert isinstance(refusal, OperationError)
+    assert refusal.code == "refused"
+    assert "revoked already" in refusal.text
+    assert [row["action"] for row in await operations.root_log()].count("root.revoke") == 1
 
 
 @pytest.mark.req("B12")
@@ -188,6 +224,23 @@ async def test_the_log_says_who_made_and_revoked_which_root(
     assert (gone["name"], gone["fingerprint"], gone["actor"]) == (ROOT0, old["fingerprint"], ME)
     assert gone["reason"] == "a copy was seen"
     assert made["trace"] != gone["trace"]
+
+
+@pytest.mark.req("J4")
+async def test_who_made_and_revoked_which_root_is_on_record(
+    operations: ServerOperations, clock: FakeClock
+) -> None:
+    await two_roots(operations, clock)
+    clock.move(timedelta(days=7))
+    await operations.root_revoke(ME, ROOT0, key_in_doubt=False, reason="old", confirmed=True)
+    rows = [
+        (row["actor"], row["action"], row["subject"], row["reason"], row["result"])
+        for row in await operations.root_log()
+    ]
+    assert rows == [
+        (ME, "root.revoke", ROOT0, "old", "done"),
+        (ME, "root.new", ROOT1, "", "done"),
+    ]
 
 
 async def test_a_root_that_there_is_not_is_not_found(operations: ServerOperations) -> None:
