@@ -10,7 +10,7 @@ from agents.runtime.errors import StateError
 from agents.server.app import Server
 from agents.server.authority import OWN_KINDS, STANDBY_KEYS, found
 from agents.server.standby import Standby
-from pki import certificates
+from pki import certificates, keys
 from pki.certificates import NEVER
 from tests.support.authority import AUDIT, check_whole, copy
 from tests.support.clock import START, FakeClock
@@ -85,10 +85,14 @@ async def test_a_first_start_that_was_cut_short_is_completed(tmp_path: Path, way
                 assert any(server.authority.chain.entries[0].encode() in data for data in ids)
 
 
-async def test_keys_without_the_ledger_found_no_second_deployment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("roots", [1, 2])
+async def test_keys_without_the_ledger_found_no_second_deployment(
+    tmp_path: Path, roots: int
+) -> None:
     files = MemoryFiles()
     async with prepared(tmp_path, files=files) as server:
-        await server.new_root(AUDIT)
+        for _ in range(roots - 1):
+            await server.new_root(AUDIT)
     kept = copy(files)
     for path in list(files.content):
         if path.name.startswith("ledger"):
@@ -100,6 +104,17 @@ async def test_keys_without_the_ledger_found_no_second_deployment(tmp_path: Path
     assert files.content == lost
     async with prepared(tmp_path, files=kept) as server:
         check_whole(server)
+
+
+def test_two_roots_without_a_certificate_are_of_a_deployment_too() -> None:
+    files = MemoryFiles()
+    keyring = Keyring(Path("/s/pki.db"), files)
+    made = [keys.generate() for _ in range(2)]
+    keyring.keep_roots({keys.key_id(key.public_key()): key for key in made})
+    standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
+    with pytest.raises(StateError, match="ledger is missing"):
+        found(keyring, standby, fqdn="a.example", now=START)
+    assert not standby.exists
 
 
 @pytest.mark.req("C4")
