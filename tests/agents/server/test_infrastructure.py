@@ -236,6 +236,37 @@ async def test_a_zone_server_has_a_bounded_number_of_clients(
     assert [row.record.host for row in server.registry.rows()] == ["c0", "c1", "c2", "c3"]
 
 
+@pytest.mark.req("E4", "F3")
+async def test_clients_that_an_earlier_run_was_told_of_take_room(
+    server: Server, hub: FakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.infrastructure, "_most", 2)
+    zone, newcomer = await approved_zone(server), Component()
+    await server.registry.adopt([reported(Component(), zone) for _ in range(2)])
+    row = ClientRow(id=newcomer.id, host="outside", status="present")
+    assert await relay(server, hub, Report(clients=[row]), zone=zone.id) == Done()
+    assert server.registry.responder_of(newcomer.id) is None
+
+
+@pytest.mark.req("E2")
+async def test_a_relayed_request_is_for_the_current_root(server: Server, hub: FakeChannel) -> None:
+    old = server.trust.newest_root
+    await server.new_root(bytes(32))
+    zone, kind = Component(), Kind.ZONE_SERVER_TLS
+    nonce = await relay(server, hub, NonceGet(kind=kind.value, spki=zone.spki))
+    assert isinstance(nonce, Nonce)
+    message = zone.request(
+        kind,
+        nonce.nonce,
+        deployment=server.trust.deployment,
+        issuer=old,
+        exporter=bytes(32),
+    )
+    refused(await relay(server, hub, message), "request")
+    message = await request(server, hub, zone, kind)
+    assert isinstance(await relay(server, hub, message), Pending)
+
+
 async def test_a_request_that_was_bound_to_a_link_is_not_good_in_an_envelope(
     server: Server, hub: FakeChannel
 ) -> None:
@@ -333,6 +364,14 @@ async def test_an_envelope_reads_the_ledger(server: Server, hub: FakeChannel) ->
 
 
 # --- acknowledgements and reports
+
+
+async def test_who_is_not_proven_is_nobody_that_was_heard_of(
+    server: Server, hub: FakeChannel
+) -> None:
+    question = LedgerGet(slot=server.trust.slots[0], n=0, entry_id=bytes(32))
+    assert isinstance(await relay(server, hub, question), LedgerEntries)
+    assert server.infrastructure.zones == {}
 
 
 def reported(client: Component, zone: Component) -> ClientRecord:
