@@ -9,6 +9,7 @@ import pytest
 from agents.member.trust import Trust
 from agents.responder.records import AckRecord, Credential
 from agents.runtime import logs
+from agents.runtime.errors import StateError
 from agents.server.acknowledgements import Acknowledgements
 from pki import trust as ledger_trust
 from pki.ledger import Chain
@@ -104,6 +105,25 @@ async def test_the_same_one_is_written_once() -> None:
     later = AckRecord(**{name: getattr(first, name) for name in first.__slots__} | {"at": START})
     await held.take(later, follower(CHAIN))
     assert store.acks[ID, CHAIN.slot] == first
+
+
+async def test_one_that_could_not_be_kept_is_kept_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryAcks()
+    held, trust = Acknowledgements(store), follower(CHAIN)
+
+    async def full(_ack: AckRecord) -> None:
+        raise StateError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_ack", full)
+        with pytest.raises(StateError):
+            await held.take(ack(1), trust)
+    assert held.of(CHAIN.slot) == {}
+    await held.take(ack(1), trust)
+    assert held.of(CHAIN.slot) == {ID: ack(1)}
+    assert store.acks[ID, CHAIN.slot] == ack(1)
 
 
 async def test_a_slot_of_its_own_is_kept_apart() -> None:

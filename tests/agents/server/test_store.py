@@ -16,11 +16,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, RootTransaction, event, text
+from sqlalchemy import Connection, RootTransaction, create_engine, event, text
 
 from agents.runtime.errors import DamagedError, StateError, UnavailableError
 from agents.server.store import Store
-from agents.server.store.engine import locate, open_engine
+from agents.server.store.engine import check, locate, open_engine
 from agents.server.store.issued import IssuedTable
 from agents.server.store.schema import METADATA
 from agents.server.store.upgrade import configuration
@@ -322,6 +322,28 @@ async def test_a_commit_that_fails_fails_its_whole_group(store: Store, path: Pat
 
 
 @pytest.mark.req("C8")
+async def test_a_database_that_ends_a_transaction_by_itself_keeps_nothing_of_its_group(
+    store: Store, path: Path
+) -> None:
+    """As SQLite does when a disk is full: what is written after that must not be alone on disk."""
+
+    def ended(connection: Connection) -> None:
+        connection.execute(text("ROLLBACK"))
+        connection.execute(text("SELECT * FROM nothing"))
+
+    gate, tasks = await behind_a_gate(store, 1)
+    tasks.append(asyncio.create_task(store.write(ended)))
+    tasks.append(asyncio.create_task(store.write(put("last"))))
+    await handed_over()
+    gate.opened.set()
+    outcomes = (await asyncio.gather(*tasks, return_exceptions=True))[1:]
+    assert [type(outcome) for outcome in outcomes] == [StateError] * 3
+    assert names(path) == set()
+    await store.write(put("after"))
+    assert names(path) == {"after"}
+
+
+@pytest.mark.req("C8")
 async def test_a_disk_that_fails_for_a_while_costs_the_writes_of_that_while(
     store: Store, path: Path
 ) -> None:
@@ -366,6 +388,23 @@ async def test_a_reader_cannot_write(store: Store, path: Path) -> None:
     with pytest.raises(StateError, match="readonly"):
         await store.read(put("a"))
     assert names(path) == set()
+
+
+async def test_a_writer_has_the_lock_before_it_reads(store: Store, path: Path) -> None:
+    """Else what it has read could be another's before it writes, and its commit be refused."""
+
+    def read_and_write(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM issuer_count")).scalar_one()
+        other = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("INSERT INTO issuer_count VALUES (x'00', 'root', 1)")
+        finally:
+            other.close()
+        put("mine")(connection)
+
+    await store.write(read_and_write)
+    assert names(path) == {"mine"}
 
 
 async def test_a_cancelled_caller_disturbs_nobody(store: Store, path: Path) -> None:
@@ -479,6 +518,10 @@ def overwrite_the_middle(path: Path) -> None:
     path.write_bytes(content)
 
 
+def overwrite_the_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096] + b"\xff" * 4096)
+
+
 async def test_a_damaged_page_is_found_at_start(path: Path) -> None:
     store = Store.open(path)
     for number in range(200):
@@ -488,10 +531,26 @@ async def test_a_damaged_page_is_found_at_start(path: Path) -> None:
     assert isinstance(refused(path), DamagedError)
 
 
+async def test_a_damaged_page_that_no_start_reads_is_found_at_start(path: Path) -> None:
+    store = Store.open(path)
+    for number in range(200):
+        await store.write(put(f"{number:0200}"))
+    store.close()
+    overwrite_the_end(path)  # the newest rows
+    assert isinstance(refused(path), DamagedError)
+
+
 def test_a_file_cut_short_is_refused(path: Path) -> None:
     Store.open(path).close()
     path.write_bytes(path.read_bytes()[:-8192])
     assert isinstance(refused(path), DamagedError)
+
+
+def test_a_file_system_without_a_write_ahead_log_is_refused() -> None:
+    engine = create_engine("sqlite://")  # in memory there is none either
+    with engine.connect() as connection, pytest.raises(StateError, match="write-ahead log"):
+        check(connection, "here")
+    engine.dispose()
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
