@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agents.cli.client import Client
+from agents.cli.api import Client
 from agents.cli.tables import Column, date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
 from agents.member.bundle_settings import NAMES, SERVERS, parse_settings

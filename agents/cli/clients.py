@@ -2,7 +2,7 @@
 
 import click
 
-from agents.cli.client import Client
+from agents.cli.api import Client
 from agents.cli.tables import Column, date, mark, short
 from agents.cli.terminal import Terminal, json_option, pass_terminal
 

@@ -2,7 +2,7 @@
 
 import click
 
-from agents.cli.client import ApiError, Client
+from agents.cli.api import ApiError, Client
 from agents.cli.coverage import show_coverage, summary
 from agents.cli.tables import Column, date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain

@@ -2,7 +2,7 @@
 
 import click
 
-from agents.cli.client import Client
+from agents.cli.api import Client
 from agents.cli.coverage import show_coverage, summary
 from agents.cli.tables import Column, span
 from agents.cli.terminal import Terminal, json_option, pass_terminal

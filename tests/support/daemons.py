@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from agents.cli.client import Client
+from agents.cli.api import Client
 from tests.support.nursery import PATIENCE, Nursery, Process
 
 __all__ = ["Daemon", "Ended", "Line", "Site"]

@@ -217,7 +217,7 @@ def test_a_socket_of_somebody_else_is_refused_with_a_hint(
     def deny(_connection: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("agents.cli.client._Connection.connect", deny)
+    monkeypatch.setattr("agents.cli.api._Connection.connect", deny)
     ended = call("status", socket=tmp_path / "server.sock")
     assert (ended.code, ended.out) == (3, "")
     assert "permission denied" in ended.err
