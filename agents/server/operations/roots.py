@@ -1,7 +1,7 @@
 """Roots: listed, created, revoked, and who has followed to them (B1-B3, B12, J4)."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -136,7 +136,7 @@ class RootOperations(Desk):
                 "action": record.act.action,
                 "subject": record.act.subject,
                 "reason": record.act.reason,
-                "result": "done" if record.hash in done else "not completed",
+                "result": _result(record, done),
             }
             for record in records
         ]
@@ -214,3 +214,10 @@ def _raised(raises: Sequence[Raise]) -> Mapping[Kind, list[str]]:
     for one in raises:
         by_kind.setdefault(rotation.kind_of(one.setting), []).append(one.why)
     return by_kind
+
+
+def _result(record: audit.Record, done: Collection[bytes]) -> str:
+    """What became of an act, or that its line is no longer the one that the ledger names."""
+    if not record.is_intact:
+        return "altered"
+    return "done" if record.hash in done else "not completed"

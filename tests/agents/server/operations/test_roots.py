@@ -5,10 +5,12 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from agents.server.app import Server
 from agents.server.errors import OperationError
 from agents.server.operations import ServerOperations
+from agents.server.store.schema import activity
 from tests.agents.server.operations.machines import (
     ME,
     ROOT0,
@@ -251,3 +253,14 @@ async def test_a_root_that_there_is_not_is_not_found(operations: ServerOperation
         with pytest.raises(OperationError, match="no root") as refusal:
             await call
         assert code(refusal) == "not-found"
+
+
+async def test_a_line_that_was_changed_since_it_was_signed_is_called_so(
+    operations: ServerOperations, server: Server, clock: FakeClock
+) -> None:
+    await two_roots(operations, clock)
+    assert [row["result"] for row in await operations.root_log()] == ["done"]
+    another = update(activity).values(actor="unix:mallory")
+    await server.store.write(lambda connection: connection.execute(another))
+    (row,) = await operations.root_log()
+    assert (row["actor"], row["result"]) == ("unix:mallory", "altered")
