@@ -103,7 +103,9 @@ def _group(role: str) -> click.Group:
     @_config_option(role)
     @pass_terminal
     def check(terminal: Terminal, path: Path) -> None:
-        load_config(role, path)
+        log = load_config(role, path).log
+        if log is not None and not log.parent.is_dir():
+            raise ConfigError([f"log: there is no folder {log.parent}"], str(path))
         terminal.show(f"{path}: ok")
 
     @group.command(

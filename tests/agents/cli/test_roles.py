@@ -76,6 +76,16 @@ def test_a_fingerprint_that_is_none_is_found_before_a_start(
     assert call(role, "config", "check", "--config", str(file)).code == 0
 
 
+def test_a_log_without_its_folder_is_found_before_a_start(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text(f'log = "{tmp_path}/none/hub.log"\n' + (SAMPLES / "hub.toml").read_text())
+    ended = call("hub", "config", "check", "--config", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert f"log: there is no folder {tmp_path}/none" in ended.err
+    (tmp_path / "none").mkdir()
+    assert call("hub", "config", "check", "--config", str(file)).code == 0
+
+
 def test_five_mistakes_are_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text(
