@@ -116,10 +116,23 @@ def test_more_than_was_expected_is_taken_too(calls: Calls) -> None:
     )
 
 
+def test_more_than_was_expected_is_taken_too_behind_a_batch(calls: Calls) -> None:
+    client, server = joined()
+    lib.SSL_write(client._connection._ssl, bytes(100_000), 100_000)
+    assert server.receive(calls.encrypt(client._connection, bytes(20_000))) == bytes(120_000)
+
+
 def test_a_record_that_was_forged_breaks_the_connection_with_its_reason(calls: Calls) -> None:
     _, server = joined()
     server.receive(CUT)
     assert "decryption failed" in str(server.failure) or "bad record mac" in str(server.failure)
+
+
+def test_a_batch_of_records_is_read_without_an_error(calls: Calls) -> None:
+    client, server = joined()
+    client.write(bytes(40_000))
+    sealed = client.data_to_send()
+    assert calls.decrypt(server._connection, sealed, 40_000) == (bytes(40_000), None)
 
 
 def test_a_record_is_cut_as_it_is_asked_for(calls: Calls) -> None:
@@ -239,6 +252,23 @@ def test_an_anchor_that_cannot_be_known_by_its_place_is_known_by_its_bytes(
     shown = credentials("client")
     server_side = server_context(credentials("server"), [root().der], [shown.chain[1:]])
     assert joined(server_side=server_side)[1].verified_chain() == shown.chain
+
+
+def test_what_a_certificate_is_written_into_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[object] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(lib, name)
+
+        def BIO_free(self, bio: object) -> int:  # noqa: N802 - its name in C
+            freed.append(bio)
+            return int(lib.BIO_free(bio))
+
+    _, server = joined()
+    monkeypatch.setattr(protocol.calls, "lib", Watched())
+    assert Direct().verified(server._connection, {})[0]
+    assert len(freed) == len(credentials("client").chain)
 
 
 def test_a_connection_is_not_kept_where_callbacks_would_find_it() -> None:

@@ -80,6 +80,14 @@ def test_what_is_not_one_whole_record_is_left_to_be_fed(before: bytes, data: byt
     assert scan(before).sole(data) == 0
 
 
+@pytest.mark.parametrize("mark", range(1, 6))
+def test_what_follows_a_piece_of_a_header_is_no_header_whatever_it_looks_like(mark: int) -> None:
+    # The rest of the header and the body read as a whole application record of 8 bytes.
+    data = record(APPLICATION, b"\x03\x00\x08" + bytes(0x1703 - 3))
+    scanner = scan(data[:mark], data[mark:])
+    assert (scanner.plaintext, scanner.probe) == (0x1703 - GCM_OVERHEAD, False)
+
+
 @pytest.mark.parametrize("size", [0, 1, GCM_OVERHEAD - 1, GCM_OVERHEAD])
 def test_a_record_without_plaintext_is_for_openssl_to_judge(size: int) -> None:
     # Else a flood of them would lie unread in the BIO.
@@ -111,6 +119,12 @@ def test_plain_text_is_told_by_its_first_byte(data: bytes) -> None:
         assert repr(data[:1]) in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [0, 19, 24, 255])
+def test_an_unknown_kind_of_record_is_refused_where_it_is_whole_too(kind: int) -> None:
+    with pytest.raises(TLSError, match="no TLS but plain text or noise"):
+        scan(record(kind, b"x"))
+
+
 def test_another_version_is_no_record() -> None:
     with pytest.raises(TLSError, match="version 2"):
         scan(record(HANDSHAKE, b"x", version=2))
@@ -119,6 +133,12 @@ def test_another_version_is_no_record() -> None:
 def test_an_oversize_record_is_refused_by_its_header() -> None:
     with pytest.raises(TLSError, match="TLS record of 65535 bytes"):
         scan(bytes([APPLICATION, 3, 3, 0xFF, 0xFF]))
+
+
+@pytest.mark.parametrize("size", [2**14 + 2049, 65535])
+def test_an_oversize_record_is_refused_where_it_is_whole_too(size: int) -> None:
+    with pytest.raises(TLSError, match=f"TLS record of {size} bytes"):
+        scan(record(APPLICATION, bytes(size)))
 
 
 def test_a_second_handshake_record_under_encryption_is_a_renegotiation() -> None:
@@ -177,6 +197,12 @@ def test_noise_in_a_certificate_message_shows_something_or_nothing(noise: bytes)
 def test_only_some_certificates_are_remembered() -> None:
     many = certificate_message(*(bytes([n]) for n in range(50)))
     assert len(scan(record(HANDSHAKE, many)).shown_chain()) == 8
+
+
+def test_what_is_encrypted_is_not_remembered() -> None:
+    scanner = scan(record(HANDSHAKE, b"x"), record(CHANGE, b"\x01"), *[WHOLE] * 100)
+    assert scanner._heard is not None
+    assert len(scanner._heard) < len(WHOLE)
 
 
 def test_a_certificate_message_that_is_not_whole_shows_nothing() -> None:

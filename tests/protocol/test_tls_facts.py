@@ -222,6 +222,16 @@ def test_a_wrong_root_is_refused_by_the_client(name: str) -> None:
     assert client.shown_chain()[0] == impostor.chain[0]
 
 
+def test_a_certificate_that_has_not_signed_itself_is_no_root() -> None:
+    issuer = credentials("client").chain[1]
+    client, server = shake(
+        client_context(credentials("client"), [root().der]),
+        server_context(credentials("server"), [issuer]),
+    )
+    assert isinstance(server.failure, UntrustedChainError)
+    assert isinstance(client.failure, DistrustedError)
+
+
 def test_a_leaf_cannot_sign_a_leaf() -> None:
     holder = root().issue("client")
     rogue = Authority("client", root(), key=holder.key)
@@ -406,6 +416,15 @@ def test_renegotiation_is_refused() -> None:
     assert "renegotiation" in str(server.failure)
 
 
+def test_each_context_has_the_options_that_the_module_names() -> None:
+    for context in (*member_contexts(), discovery_context()):
+        options = context.set_options(0)
+        assert options & SSL.OP_NO_COMPRESSION
+        assert options & SSL.OP_NO_TICKET
+        assert options & SSL.OP_CIPHER_SERVER_PREFERENCE
+        assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
+
+
 def test_release_buffers_and_whole_writes_are_set() -> None:
     context = discovery_context()
     mode = context.set_mode(0)
@@ -424,8 +443,20 @@ def test_close_notify_is_the_end() -> None:
     data = client.data_to_send() + connection(client).bio_read(65536)
     assert server.receive(data) == b"last"
     assert server.ended
+    assert server.receive(b"no TLS") == b""
     assert server.failure is None
-    assert server.receive(b"more") == b""
+
+
+def test_after_a_failure_nothing_is_read_and_nothing_written() -> None:
+    client, server = shake(*member_contexts())
+    server.receive(b"\x16\x03\x03\x00\x01x")
+    failure = server.failure
+    assert "renegotiation" in str(failure)
+    client.write(b"too late")
+    assert server.receive(client.data_to_send()) == b""
+    assert server.failure is failure
+    with pytest.raises(LocalProtocolError, match="cannot write"):
+        server.write(b"x")
 
 
 def test_writing_needs_a_handshake_and_an_open_connection() -> None:
@@ -479,3 +510,12 @@ def test_credentials_that_do_not_fit_are_refused(break_it: object) -> None:
 def test_a_root_that_is_no_certificate_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="cannot be used"):
         client_context(None, [b"no certificate"])
+
+
+def test_a_root_that_is_named_twice_is_kept_twice() -> None:
+    # A place in memory is one of an anchor only while that lives.
+    context = server_context(credentials("server"), [root().der, root().der])
+    assert isinstance(context, protocol.tls._Context)
+    places = {known for known in context.anchors if not isinstance(known, bytes)}
+    assert places
+    assert places <= {anchor._x509 for anchor in context.kept}
