@@ -179,5 +179,14 @@ def test_memory_is_bounded_by_a_frame_and_a_piece() -> None:
     assert len(decoder._buffer) <= 2 * (HEADER + 16)
 
 
+def test_a_decoder_that_has_given_all_keeps_nothing() -> None:
+    decoder = FrameDecoder(LIMITS, "a test")
+    decoder.feed(PING + PING)
+    assert decoder.next_frame() == decoder.next_frame() == Frame(FrameType.PING, b"x")
+    assert decoder.next_frame() is None
+    assert len(decoder._buffer) == 0
+    assert decoder.sole(PING) == Frame(FrameType.PING, b"x")
+
+
 def test_each_type_has_a_limit() -> None:
     assert set(FRAME_LIMITS) == set(FrameType)

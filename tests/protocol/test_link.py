@@ -183,6 +183,18 @@ class TestRefusing:
         joined.server.events += joined.server.link.receive_eof(0.0)
         assert joined.server.closed.shown_chain == ()
 
+    def test_what_a_refused_peer_sends_behind_its_handshake_is_not_read(self) -> None:
+        link = client_link(LinkClass.MEMBER, verify=refuse(CloseCode.UNTRUSTED))
+        server = TLS(contexts(SERVER, server_side=True), server_side=True)
+        server.receive(link.data_to_send())
+        assert link.receive_data(server.data_to_send(), 0.0) == []
+        server.receive(link.data_to_send())
+        # FINISHED of the TLS server and a frame come in one read.
+        server.write(encode(Hello(link="enrolment")))
+        events = link.receive_data(server.data_to_send(), 0.0)
+        assert [type(event) for event in events] == [Closed]
+        assert link.peer is None
+
     @pytest.mark.parametrize("name", ["alien Root 0", "server.test Root 0"])
     def test_a_client_of_an_unknown_root_is_refused_by_tls(self, name: str) -> None:
         thief = Authority(name).issue(CLIENT)
