@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from agents.runtime import journal as module
 from agents.runtime.errors import DamagedError, StateError
-from agents.runtime.files import DiskFiles
+from agents.runtime.files import MAX_FILE, DiskFiles
 from agents.runtime.journal import MAX_BATCH, MAX_RECORD, Journal
+from agents.runtime.tape import DiskTape
 
 
 async def reopened(path: Path) -> list[bytes]:
@@ -115,6 +117,19 @@ async def test_every_flipped_byte_before_the_last_batch_is_damage(tmp_path: Path
         assert path.read_bytes() == damaged
 
 
+async def test_what_looks_like_a_batch_in_a_damaged_one_hides_none_behind_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "issued"
+    start, first, _ = await written(path, [[b"a peer's: " + module._MARKER], [b"acknowledged"]])
+    content = bytearray(path.read_bytes())
+    content[start] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=f"from byte {start} to byte {first}"):
+        Journal.open(path)
+    assert path.read_bytes() == content
+
+
 async def test_zeros_at_the_end_are_a_torn_tail(tmp_path: Path) -> None:
     path = tmp_path / "issued"
     await written(path, [[b"a"]])
@@ -123,16 +138,54 @@ async def test_zeros_at_the_end_are_a_torn_tail(tmp_path: Path) -> None:
     assert await reopened(path) == [b"a"]
 
 
+async def test_a_tail_that_cannot_be_cut_is_named_and_the_file_closed(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    await written(path, [[b"x"]])
+    path.write_bytes(path.read_bytes()[:-1])
+    closed: list[bool] = []
+
+    class Stiff(DiskTape):
+        def cut(self, place: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    with pytest.raises(StateError, match="cannot cut the tail"):
+        Journal.open(path, tapes=Stiff)
+    assert closed == [True]
+
+
+async def test_a_journal_may_be_larger_than_another_state_file(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    await written(path, [[b"x"]])
+    os.truncate(path, MAX_FILE + 1)  # zeros, as some file systems leave after a crash
+    assert await reopened(path) == [b"x"]
+
+
 async def test_a_record_that_looks_like_a_batch_is_none(tmp_path: Path) -> None:
     # The attacker chooses a record, and then the power fails while it is written. It must not
     # make the journal look damaged, nor add a record.
     path = tmp_path / "issued"
-    *_, start, _ = await written(path, [[b"a"]])
+    *_, start = await written(path, [[b"a"]])
     forged = module._batch([b"forged"], bytes(16), start + module._HEAD + 4)
     await written(path, [[forged]])
     whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + b"!")
+    digest = start + module._HEAD - 1
+    path.write_bytes(whole[:digest] + bytes([whole[digest] ^ 1]) + whole[digest + 1 :])
     assert await reopened(path) == [b"a"]
+
+
+async def test_each_file_has_a_salt_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "issued"
+    journal, _ = Journal.open(path)
+    before = path.read_bytes()
+    await journal.compact(list)
+    after = path.read_bytes()
+    await journal.close()
+    assert len(before) == len(after) == module._START
+    assert before != after
 
 
 async def test_a_batch_counts_only_where_it_was_written(tmp_path: Path) -> None:
@@ -143,7 +196,9 @@ async def test_a_batch_counts_only_where_it_was_written(tmp_path: Path) -> None:
     assert await reopened(path) == [b"a", b"revoked"]
 
 
-@pytest.mark.parametrize("content", [b"", b"anchorline-log", b"x" * 100])
+@pytest.mark.parametrize(
+    "content", [b"", b"anchorline-log", module._MAGIC, module._MAGIC + bytes(15), b"x" * 100]
+)
 def test_another_file_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "issued"
     path.write_bytes(content)
@@ -165,6 +220,35 @@ async def test_records_are_bounded(tmp_path: Path) -> None:
     assert await reopened(tmp_path / "issued") == [*large, b"after"]
 
 
+async def test_a_compacted_record_is_bounded_too(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path / "issued")
+    with pytest.raises(ValueError, match=f"exceeds {MAX_RECORD} bytes"):
+        await journal.compact(lambda: [bytes(MAX_RECORD + 1)])
+    await journal.append(b"it goes on")
+    await journal.close()
+    assert await reopened(tmp_path / "issued") == [b"it goes on"]
+
+
+async def test_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    real = module._batch
+
+    def watched(records: list[bytes], salt: bytes, offset: int) -> bytes:
+        sizes.append(sum(4 + len(record) for record in records))
+        return real(records, salt, offset)
+
+    monkeypatch.setattr(module, "_batch", watched)
+    large = [bytes(MAX_RECORD)] * 9
+    journal, _ = Journal.open(tmp_path / "issued")
+    await asyncio.gather(*map(journal.append, large))
+    assert len(sizes) == 3
+    await journal.compact(lambda: large)
+    assert len(sizes) == 6
+    assert max(sizes) <= MAX_BATCH
+    await journal.close()
+    assert await reopened(tmp_path / "issued") == large
+
+
 async def test_compacting_replaces_the_content(tmp_path: Path) -> None:
     path = tmp_path / "issued"
     journal, _ = Journal.open(path)
@@ -176,6 +260,21 @@ async def test_compacting_replaces_the_content(tmp_path: Path) -> None:
     await journal.append(b"after")
     await journal.close()
     assert await reopened(path) == [b"sum", b"after"]
+
+
+async def test_compacting_closes_the_old_file(tmp_path: Path) -> None:
+    closed: list[DiskTape] = []
+
+    class Watched(DiskTape):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    journal, _ = Journal.open(tmp_path / "issued", tapes=Watched)
+    await journal.compact(lambda: [b"sum"])
+    assert len(closed) == 1
+    await journal.close()
+    assert len(closed) == 2
 
 
 class FullDisk(DiskFiles):
@@ -304,6 +403,59 @@ async def test_nothing_is_acknowledged_when_nobody_knows_which_file_has_the_name
     assert await reopened(path) == [b"sum"]
 
 
+class HeldDisk(UnsyncedFolder):
+    """Writes when it is told to."""
+
+    def __init__(self) -> None:
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def write_atomic(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        if self.unsynced:
+            self.began.set()
+            self.go_on.wait(10)
+        super().write_atomic(path, data, mode)
+
+
+async def test_a_cancelled_compacting_that_fails_ends_the_journal(tmp_path: Path) -> None:
+    disk = HeldDisk()
+    journal, _ = Journal.open(tmp_path / "issued", disk)
+    disk.unsynced = True
+    compacting = asyncio.create_task(journal.compact(lambda: [b"sum"]))
+    assert await asyncio.to_thread(disk.began.wait, 10)
+    compacting.cancel()
+    await asyncio.sleep(0)
+    disk.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await compacting
+    with pytest.raises(StateError, match="input/output"):
+        async with asyncio.timeout(10):
+            await journal.failed()
+    await journal.close()
+
+
+async def test_a_new_file_that_cannot_be_opened_ends_the_journal(tmp_path: Path) -> None:
+    # The old file has no name any more: what is appended to it would be lost.
+    path = tmp_path / "issued"
+    opened: list[DiskTape] = []
+
+    def tapes(name: Path) -> DiskTape:
+        if opened:
+            raise OSError(errno.EMFILE, "Too many open files")
+        opened.append(DiskTape(name))
+        return opened[0]
+
+    journal, _ = Journal.open(path, tapes=tapes)
+    await journal.append(b"old")
+    with pytest.raises(StateError, match="too many open files"):
+        await journal.compact(lambda: [b"sum"])
+    with pytest.raises(StateError, match="too many open files"):
+        await journal.append(b"after")
+    with pytest.raises(StateError, match="too many open files"):
+        await journal.failed()
+    await journal.close()
+    assert await reopened(path) == [b"sum"]
+
+
 async def test_a_cancelled_append_disturbs_no_other(tmp_path: Path) -> None:
     path = tmp_path / "issued"
     journal, _ = Journal.open(path)
@@ -335,6 +487,7 @@ async def test_a_full_disk_fails_those_who_wait_and_nothing_else(
         with pytest.raises(StateError, match="no space left") as caught:
             await journal.append(b"lost")
         assert "free some space" in caught.value.hint
+    assert path.stat().st_size == journal.size, "of what was written nothing is left"
     await journal.append(b"after")
     await journal.close()
     assert await reopened(path) == [b"before", b"after"]
@@ -363,6 +516,53 @@ async def test_nothing_is_acknowledged_after_a_failed_sync(
     assert (await reopened(path))[0] == b"before"
 
 
+async def test_what_waits_behind_a_failed_sync_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second sync says yes, as Linux does once it has told of an error.
+    journal, _ = Journal.open(tmp_path / "issued")
+    real, failures = os.fdatasync, [OSError(errno.EIO, "Input/output error")]
+
+    def once(handle: int) -> None:
+        if failures:
+            raise failures.pop()
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", once)
+    # The last does not fit into the batch of the others.
+    large = [bytes(MAX_RECORD)] * (MAX_BATCH // MAX_RECORD)
+    told = await asyncio.gather(*map(journal.append, large), return_exceptions=True)
+    assert not failures
+    assert [str(one)[:11] for one in told] == ["cannot sync"] * len(large)
+    await journal.close()
+
+
+async def test_compacting_that_waited_for_a_failing_sync_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, _ = Journal.open(tmp_path / "issued")
+    asked: list[bool] = []
+
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def records() -> list[bytes]:
+        asked.append(True)
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        append = asyncio.create_task(journal.append(b"x"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # now it is being written
+        with pytest.raises(StateError, match="cannot sync"):
+            await journal.compact(records)
+        with pytest.raises(StateError, match="cannot sync"):
+            await append
+    assert asked == []
+    await journal.close()
+
+
 async def test_a_journal_is_never_larger_than_one_that_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +589,15 @@ async def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         await journal.append(b"x")
     assert await reopened(tmp_path / "issued") == [b"last"]
+
+
+async def test_a_closed_journal_has_no_thread(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    journal, _ = Journal.open(tmp_path / "issued")
+    await journal.append(b"x")
+    assert len(set(threading.enumerate()) - before) == 1
+    await journal.close()
+    assert not set(threading.enumerate()) - before
 
 
 @given(batches=st.lists(st.lists(st.binary(max_size=30), min_size=1, max_size=4), max_size=4))
