@@ -1,5 +1,7 @@
+import hashlib
 import os
 import stat
+import tracemalloc
 from itertools import product
 from pathlib import Path
 
@@ -36,6 +38,27 @@ class TestDisk:
             os.umask(before)
         assert mode(tmp_path / "bundle") == 0o644
 
+    def test_a_secret_is_never_readable_by_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        modes: list[int] = []
+        real = os.open
+
+        def watched(path: Path, flags: int, bits: int = 0o777) -> int:
+            handle = real(path, flags, bits)
+            if flags & os.O_CREAT:
+                modes.append(mode(path))
+            return handle
+
+        monkeypatch.setattr(os, "open", watched)
+        before = os.umask(0)
+        try:
+            files.write_atomic(tmp_path / "key", b"secret")
+            files.write_new(tmp_path / "new", b"secret")
+        finally:
+            os.umask(before)
+        assert modes == [0o600, 0o600]
+
     def test_a_planted_temporary_link_is_not_followed(self, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.write_bytes(b"precious")
@@ -43,6 +66,67 @@ class TestDisk:
         files.write_atomic(tmp_path / "state", b"secret")
         assert victim.read_bytes() == b"precious"
         assert files.read_file(tmp_path / "state") == b"secret"
+
+    def test_a_link_that_is_planted_meanwhile_is_not_followed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        victim = tmp_path / "victim"
+        victim.write_bytes(b"precious")
+        real = Path.unlink
+
+        def raced(path: Path, missing_ok: bool = False) -> None:
+            real(path, missing_ok=missing_ok)
+            if not path.is_symlink():
+                path.symlink_to(victim)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", raced)
+            with pytest.raises(StateError, match="file exists"):
+                files.write_atomic(tmp_path / "state", b"secret")
+        assert victim.read_bytes() == b"precious"
+
+    def test_a_file_is_synced_before_it_has_its_name_and_the_folder_after(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done: list[str] = []
+        sync, replace, link = os.fsync, os.replace, os.link
+
+        def watched_sync(handle: int) -> None:
+            done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+            sync(handle)
+
+        def watched_replace(*names: Path) -> None:
+            done.append("replace")
+            replace(*names)
+
+        def watched_link(*names: Path) -> None:
+            done.append("link")
+            link(*names)
+
+        monkeypatch.setattr(os, "fsync", watched_sync)
+        monkeypatch.setattr(os, "replace", watched_replace)
+        monkeypatch.setattr(os, "link", watched_link)
+        files.write_atomic(tmp_path / "state", b"one")
+        files.write_new(tmp_path / "new", b"one")
+        files.DISK.remove(tmp_path / "new")
+        assert done == ["file", "replace", "folder", "file", "link", "folder", "folder"]
+
+    def test_what_the_disk_takes_in_pieces_is_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:3]))
+        files.write_atomic(tmp_path / "state", b"0123456789")
+        assert (tmp_path / "state").read_bytes() == b"0123456789"
+
+    def test_a_small_file_takes_the_memory_of_its_size(self, tmp_path: Path) -> None:
+        files.write_atomic(tmp_path / "state", b"x")
+        tracemalloc.start()
+        try:
+            files.read_file(tmp_path / "state")
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
 
     def test_a_failed_write_leaves_the_old_content(self, tmp_path: Path) -> None:
         path = tmp_path / "state"
@@ -83,6 +167,7 @@ class TestDisk:
         files.DISK.remove(path)
         files.DISK.remove(path)
         assert not files.DISK.exists(path)
+        files.DISK.remove(tmp_path / "no folder" / "file")
 
 
 class TestTwoGenerations:
@@ -144,6 +229,15 @@ class TestTwoGenerations:
         with pytest.raises(DamagedError):
             state.write(b"never over the evidence")
         assert disk.changes == 0
+
+    def test_another_format_with_its_checksum_is_damage(self) -> None:
+        disk = MemoryFiles()
+        TwoGenerations(PATH, disk).write(b"x")
+        (slot,) = disk.content
+        head = b"anchorline-2gen\x02" + disk.content[slot][16:32]
+        disk.content[slot] = head + hashlib.sha256(head + b"x").digest() + b"x"
+        with pytest.raises(DamagedError):
+            TwoGenerations(PATH, disk).read()
 
     @pytest.mark.parametrize(("failure", "crash"), list(product(Failure, [True, False])))
     def test_each_failing_write_leaves_the_old_or_the_new(

@@ -1,6 +1,7 @@
 """The one owner of a state directory."""
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -27,6 +28,16 @@ def test_a_missing_directory_is_made_for_its_owner_only(tmp_path: Path) -> None:
         assert (folder / "lock").read_text() == f"{os.getpid()} client\n"
 
 
+def test_it_is_the_owners_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        lock_state(tmp_path / "client", "client").release()
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "client") == 0o700
+    assert mode(tmp_path / "client" / "lock") == 0o600
+
+
 def test_a_second_daemon_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "client"
     with lock_state(folder, "client"):
@@ -36,6 +47,14 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_first(tmp_path: Path) ->
         assert f"kill {os.getpid()}" in caught.value.hint
         assert caught.value.exit_code == Exit.REFUSED
     lock_state(folder, "client").release()
+
+
+def test_who_is_refused_keeps_no_handle(tmp_path: Path) -> None:
+    with lock_state(tmp_path / "client", "client"):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(StateError, match="in use"):
+            lock_state(tmp_path / "client", "client")
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("bits", [0o777, 0o770, 0o755, 0o710, 0o701])
@@ -67,6 +86,14 @@ def test_a_directory_of_another_role_is_refused(tmp_path: Path) -> None:
     lock_state(folder, "hub").release()
 
 
+def test_of_a_longer_line_nothing_is_left_behind_a_shorter_one(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    (folder / "lock").write_text("1" + "0" * 20 + " hub\n")
+    lock_state(folder, "hub").release()
+    assert (folder / "lock").read_text() == f"{os.getpid()} hub\n"
+
+
 @pytest.mark.req("C8")
 @pytest.mark.parametrize("torn", [b"", b"12", b"12 h", b"12 hub", b"12 hub\n3 hub\n", b"\0\0"])
 def test_a_lock_file_that_was_cut_off_is_nobodys(tmp_path: Path, torn: bytes) -> None:
@@ -91,6 +118,17 @@ def test_a_lock_that_cannot_be_written_is_named_and_given_back(
             lock_state(folder, "client")
     assert "free some space" in caught.value.hint
     lock_state(folder, "client").release()
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_handle: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(StateError, match=r"cannot lock .*no locks available"):
+        lock_state(tmp_path / "client", "client")
 
 
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
