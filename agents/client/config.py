@@ -1,5 +1,6 @@
 """Configuration of a client."""
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from agents.runtime.config import DEFAULT_PORT, HostPort, option
 from agents.runtime.logs import Level
 
 __all__ = ["Config"]
+
+
+def _is_an_address(text: str) -> str | None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return "expected an IP address of this machine"
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +40,9 @@ class Config:
         "Where the backward neighbour connects. Port 0: any that is free.",
     )
     source: str | None = option(
-        None, "Source address of connections, and the one that is claimed; empty: any."
+        None,
+        "Source address of connections, and the one that is claimed; empty: any.",
+        check=_is_an_address,
     )
     host: str = option("", "Host name that is reported; empty: this machine's own.")
     state: Path = state_option("client")

@@ -76,6 +76,15 @@ def test_a_fingerprint_that_is_none_is_found_before_a_start(
     assert call(role, "config", "check", "--config", str(file)).code == 0
 
 
+@pytest.mark.parametrize("text", ["nope", "10.0.0.1:1", "10.0.0"])
+def test_a_source_that_is_no_address_is_found_before_a_start(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "client.toml"
+    file.write_text(f'source = "{text}"\n' + (SAMPLES / "client.toml").read_text())
+    ended = call("client", "config", "check", "--config", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert f"source: got '{text}', expected an IP address of this machine" in ended.err
+
+
 def test_a_log_without_its_folder_is_found_before_a_start(tmp_path: Path) -> None:
     file = tmp_path / "hub.toml"
     file.write_text(f'log = "{tmp_path}/none/hub.log"\n' + (SAMPLES / "hub.toml").read_text())
