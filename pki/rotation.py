@@ -210,6 +210,11 @@ def policies(settings: Mapping[str, int]) -> tuple[dict[Kind, Policy], list[Rais
     return found, raises
 
 
+def for_clients(policies: Mapping[Kind, Policy]) -> dict[str, str]:
+    """Return what clients are told of the policies in force (J1)."""
+    return {CLIENT_WINDOW: str(policies[Kind.CLIENT_TLS].window // HOUR)}
+
+
 def _asked(pair: _Pair, settings: Mapping[str, int]) -> Policy:
     return Policy(
         timedelta(days=settings.get(pair.validity, pair.days)),

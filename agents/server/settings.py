@@ -82,8 +82,7 @@ class Settings:
 
     def for_clients(self) -> dict[str, str]:
         """What clients are told (J1)."""
-        window = self.policies()[Kind.CLIENT_TLS].window
-        return {CLIENT_WINDOW: str(int(window.total_seconds() // 3600))}
+        return rotation.for_clients(self.policies())
 
     def rows(self) -> list[dict[str, object]]:
         """Every setting, for lists."""

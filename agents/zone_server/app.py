@@ -46,9 +46,9 @@ from agents.runtime.tasks import Tasks, until_stopped
 from agents.zone_server.config import Config
 from agents.zone_server.records import ZoneRecords
 from agents.zone_server.reporting import Reporting
+from pki import rotation
 from pki.certificates import Kind
 from pki.names import Role
-from pki.rotation import CLIENT_WINDOW
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.link import Closed
@@ -366,8 +366,7 @@ class ZoneServer:
         return self.trust.latest_head()
 
     def _client_settings(self) -> dict[str, str]:
-        window = self.settings.policies()[Kind.CLIENT_TLS].window
-        return {CLIENT_WINDOW: str(int(window.total_seconds() // 3600))}
+        return rotation.for_clients(self.settings.policies())
 
     def _settings_changed(self) -> None:
         for renewal in self.renewals.values():
