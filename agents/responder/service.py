@@ -1,6 +1,6 @@
-"""What faces clients, the same in a server and in a zone server.
+"""The one handler of a responder.
 
-One handler a responder: each message that the access table lets through is answered here.
+Each message that the access table lets through is answered here.
 Who the sender is comes from its link, never from the message: a registration, a ping or a
 request for a certificate that names somebody else is refused.
 """
