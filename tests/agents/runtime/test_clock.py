@@ -96,6 +96,18 @@ async def test_who_looks_again_at_a_date_does_so_at_that_date_and_no_earlier() -
     assert clock.due_network is None
 
 
+async def test_who_gives_up_looking_again_leaves_nobody_waiting() -> None:
+    clock = FakeClock()
+    waiting = asyncio.ensure_future(look_again(clock, clock.now() + HOUR))
+    await settle()
+    assert len(asyncio.all_tasks()) > 1
+    waiting.cancel()
+    await settle()
+    assert waiting.cancelled()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert (clock.due, clock.due_network) == (None, None)
+
+
 async def test_system_clock_slewed_near_the_date_does_not_poll() -> None:
     machine = Machine((59.9999999, -0.000001))
     await clock_of(machine).wait_until(START + timedelta(minutes=1))

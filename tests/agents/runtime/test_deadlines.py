@@ -43,6 +43,28 @@ async def test_a_deadline_rings_once_and_not_before_its_time(loop: SteppedLoop) 
 
 
 @stepped
+async def test_none_is_early_wherever_in_a_tick_it_begins(loop: SteppedLoop) -> None:
+    for _ in range(10):
+        deadlines, clock = Deadlines(), Clock()
+        due = loop.time() + 10.0
+        deadlines.add(clock, 10.0)
+        await loop.pass_time(10.0 - TICK / 2)
+        await loop.pass_time(TICK / 2 + TICK)
+        assert [at >= due for at in clock.rang] == [True]
+        await loop.pass_time(TICK / 10)
+
+
+@stepped
+async def test_what_has_rung_leaves_nothing(loop: SteppedLoop) -> None:
+    deadlines = Deadlines()
+    for _ in range(10):
+        deadlines.add(Clock(), 1.0)
+        await loop.pass_time(1.0 + TICK)
+    assert not deadlines._due
+    assert not deadlines._ticks
+
+
+@stepped
 async def test_they_ring_in_the_order_of_their_time(loop: SteppedLoop) -> None:
     deadlines, rang = Deadlines(), list[int]()
     for seconds in (30, 5, 300, 1, 60, -1):
@@ -109,12 +131,17 @@ async def test_what_is_added_by_who_rings_keeps_nobody_waiting(loop: SteppedLoop
 async def test_one_that_fails_keeps_no_other_from_ringing(loop: SteppedLoop) -> None:
     said: list[dict[str, object]] = []
     loop.set_exception_handler(lambda _loop, about: said.append(about))
-    deadlines, other = Deadlines(), Clock()
+    deadlines, others = Deadlines(), [Clock(), Clock(), Clock()]
+    # Whichever of one tick is the first, and in the tick behind.
+    deadlines.add(others[0], 1.0)
     deadlines.add(Clock(ValueError("a fault")), 1.0)
-    deadlines.add(other, 1.0)
-    await loop.pass_time(2.0)
-    assert len(other.rang) == 1
+    deadlines.add(others[1], 1.0)
+    deadlines.add(others[2], 2.0)
+    await loop.pass_time(1.0 + TICK)
+    await loop.pass_time(1.0 + TICK)
+    assert [len(other.rang) for other in others] == [1, 1, 1]
     assert [str(about["exception"]) for about in said] == ["a fault"]
+    assert said[0]["message"] == "a deadline failed"
 
 
 @stepped
