@@ -1,3 +1,5 @@
+import os
+import tracemalloc
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -162,6 +164,13 @@ def test_hostile_text_is_quoted_and_cut() -> None:
     assert len(problem) < 200
 
 
+def test_what_a_file_has_is_shown_in_one_line_of_ascii() -> None:
+    assert problems('state = "a\\u0000b"\nlevel = "\\u0430\\n"') == [
+        r"state: got 'a\x00b', expected a path",
+        r"level: got '\u0430\n', expected one of " + '"info", "debug"',
+    ]
+
+
 def test_text_that_is_not_toml() -> None:
     (problem,) = problems("state = ")
     assert problem.startswith("not TOML: invalid value (at end")
@@ -191,6 +200,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load(path, Config)
     with pytest.raises(ConfigError, match="cannot read the file: is a directory"):
         load(tmp_path, Config)
+
+
+def test_no_more_of_a_file_is_read_than_a_configuration_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "client.toml"
+    path.write_bytes(b"")
+    os.truncate(path, 64 * MAX_CONFIG)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="exceeds the limit"):
+            load(path, Config)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MAX_CONFIG
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_relative_path_counts_from_the_folder_of_the_file(tmp_path: Path) -> None:
