@@ -301,6 +301,24 @@ class TestOnAsyncio:
             await until(lambda: len(said) == 3)
         assert {str(about["exception"]) for about in said} == {"a fault"}
 
+    async def test_a_connection_that_has_no_protocol_is_closed(self) -> None:
+        said: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, about: said.append(about["exception"])
+        )
+
+        def broken() -> Talk:
+            raise ValueError("a fault")
+
+        at = await listen(broken, HOST, 0, backlog=5)
+        before = len(os.listdir("/proc/self/fd"))
+        with socket.create_connection(at.address) as peer:
+            await until(lambda: bool(said))
+            said[0].__traceback__ = None  # its frames keep the connection
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+            assert peer.recv(1) == b""
+        at.close()
+
     async def test_one_that_does_not_want_to_read_at_first_does_not(self) -> None:
         class Silent(Talk):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -438,6 +456,33 @@ class TestOnAsyncio:
         paused = [line for line in lines if line["event"] == "listener.paused"]
         assert paused[0]["kind"] == "client-server"
         assert "LimitNOFILE" in str(paused[0]["remedy"])
+
+    @pytest.mark.req("E6")
+    async def test_who_rests_asks_the_kernel_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tcp, "PAUSE", 3600.0)
+        said: list[OSError] = []
+        at = await listen(Talk, HOST, 0, backlog=5, exhausted=said.append)
+        with socket.socket() as knocks, no_descriptor_left():
+            knocks.connect(at.address)
+            await until(lambda: bool(said))
+            await turns()
+            assert len(said) == 1
+        at.close()
+
+    async def test_who_is_closed_while_it_rests_stays_closed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tcp, "PAUSE", 3600.0)
+        said: list[OSError] = []
+        at = await listen(Talk, HOST, 0, backlog=5, exhausted=said.append)
+        assert isinstance(at, tcp.Acceptor)
+        with socket.socket() as knocks, no_descriptor_left():
+            knocks.connect(at.address)
+            await until(lambda: bool(said))
+        resting = at._resting
+        assert resting is not None
+        at.close()
+        assert resting.cancelled()
 
 
 @on_uvloop
