@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from agents.runtime.dialer import dial
+from agents.runtime.errors import UnavailableError
 from agents.runtime.network import DialError, LinkError
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
@@ -15,6 +16,7 @@ from tests.support.links import (
     HOST,
     POLICY_TIME,
     SLOT,
+    FakeContexts,
     RealClock,
     believe,
     connect,
@@ -23,6 +25,7 @@ from tests.support.links import (
     foreign_root,
     listening,
     on_uvloop,
+    until,
 )
 from tests.support.logs import logged
 
@@ -93,6 +96,16 @@ class TestUnreachable:
                 silent.getsockname()[1], endpoint=endpoint("client", handshake_timeout=0.05)
             )
         assert error.unreachable
+
+    async def test_nobody_answers_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def hangs(*_args: object, **_options: object) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr("agents.runtime.dialer.connect", hangs)
+        # Our own deadline is a second behind that of the handshake.
+        error = await refusal(1, endpoint=endpoint("client", handshake_timeout=-1.0))
+        assert error.unreachable
+        assert "no answer in time" in str(error)
 
     async def test_somebody_accepts_and_hangs_up(self) -> None:
         async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,6 +211,35 @@ class TestDialing:
             assert await ends(accepted)
             accepted.close()
 
+    async def test_who_does_not_confirm_is_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def confirm(*_args: object) -> None:
+            raise UnavailableError("no answer")
+
+        monkeypatch.setattr("agents.runtime.dialer._confirm", confirm)
+        async with listening() as site:
+            error = await refusal(site.port)
+            assert error.unreachable
+            assert (await (await site.first()).closed()).code is CloseCode.HANDSHAKE_TIMEOUT
+            await until(lambda: site.listener.connections == 0)
+
+    async def test_who_gives_up_before_it_is_confirmed_leaves_no_connection(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun = asyncio.Event()
+
+        async def confirm(*_args: object) -> None:
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr("agents.runtime.dialer._confirm", confirm)
+        async with listening() as site:
+            dialling = asyncio.create_task(connect(site))
+            await begun.wait()
+            await until(lambda: site.listener.connections == 1)
+            dialling.cancel()
+            await until(lambda: site.listener.connections == 0)
+            assert dialling.cancelled()
+
     async def test_who_dials_without_a_handler_refuses_every_request(self) -> None:
         async with listening() as site:
             channel = await dial(
@@ -219,6 +261,14 @@ class TestDialing:
         opened = {str(line["link"]): line for line in lines if line["event"] == "link.opened"}
         assert set(opened) == {channel.id, other.id}
         assert opened[channel.id]["kind"] == "client-server"
+
+    async def test_a_tls_server_without_a_certificate_is_told_so(self) -> None:
+        here = endpoint("server")
+        assert isinstance(here.contexts, FakeContexts)
+        here.contexts.shown = None
+        async with listening() as site:
+            error = await refusal(site.port, endpoint=here, link_class=None, server_side=True)
+        assert "no certificate yet" in str(error)
 
     @pytest.mark.parametrize(
         ("link_class", "server_side"), [(None, False), (LinkClass.MEMBER, True)]
