@@ -43,6 +43,12 @@ class TestBuckets:
             buckets.take(str(n), 0.0)
         assert len(buckets) == 10
 
+    def test_the_longest_unseen_is_forgotten_and_no_other(self) -> None:
+        buckets = Buckets(burst=2, interval=60.0, capacity=2)
+        for key in ("a", "b", "a", "c"):
+            buckets.take(key, 0.0)
+        assert [buckets.take(key, 0.0) for key in ("a", "c", "c")] == [60.0, 0.0, 60.0]
+
     @given(
         burst=st.integers(1, 5),
         steps=st.lists(st.floats(0.0, 200.0, allow_nan=False), max_size=60),

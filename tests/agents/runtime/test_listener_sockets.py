@@ -4,12 +4,14 @@ import asyncio
 import gc
 import hashlib
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
+from agents.runtime import wire
 from agents.runtime.admission import Admission
 from agents.runtime.channel import Channel
 from agents.runtime.errors import StateError
@@ -20,8 +22,10 @@ from agents.runtime.turns import MOST, Turns
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.errors import LocalProtocolError
+from protocol.limits import Limits
 from protocol.link import Link
 from protocol.messages import LedgerEntries, LedgerGet, Message, Ping, Pong
+from tests.support.clock import settle
 from tests.support.links import (
     HOST,
     RESET,
@@ -127,6 +131,26 @@ class TestStart:
                 await connect(site)
             assert failure.value.unreachable
 
+    async def test_stop_waits_until_each_connection_is_gone(self) -> None:
+        async with listening() as site:
+            channel = await connect(site)
+            await site.first()
+            await site.listener.stop()
+            assert site.listener.connections == 0
+            await channel.closed()
+
+    async def test_close_drops_what_is_no_link_yet_and_keeps_the_links(self) -> None:
+        async with listening(at=endpoint("server", handshake_timeout=60.0)) as site:
+            channel = await connect(site)
+            reader, writer = await stranger(site)
+            await until(lambda: site.listener.handshakes == 1)
+            site.listener.close()
+            async with asyncio.timeout(10):
+                assert await is_dropped(reader)
+            writer.close()
+            await until(lambda: site.listener.connections == 1)
+            assert channel.is_open
+
     async def test_contexts_are_asked_for_at_each_connection(self) -> None:
         """A change of trust needs no new listener."""
         here = endpoint("server")
@@ -168,6 +192,26 @@ class TestGarbage:
             while await reader.read(65536):  # a reset would raise here
                 pass
             writer.close()
+
+    async def test_who_sends_on_and_on_after_the_end_is_dropped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wire, "LINGER", 3600.0)
+        async with listening() as site:
+            reader, writer = await stranger(site)
+            writer.write(b"no TLS")
+            assert await reader.read() == b""
+            assert site.listener.connections == 1
+            writer.write(bytes(wire.LINGER_BYTES + 65536))
+            await until(lambda: site.listener.connections == 0)
+            writer.transport.abort()
+
+    async def test_a_handshake_that_is_larger_than_its_limit_is_refused(self) -> None:
+        async with listening(at=endpoint("server", limits=Limits(handshake=100))) as site:
+            with pytest.raises(DialError) as failure:
+                await connect(site)
+            assert failure.value.unreachable
+            assert not site.opened
 
     @pytest.mark.parametrize("cut", [0, 1, 60, 120])
     async def test_a_handshake_that_is_cut_off_is_no_refusal(self, cut: int) -> None:
@@ -342,6 +386,55 @@ class TestAdmission:
         assert dropped["remote"] == list(oldest.get_extra_info("sockname"))
 
     @pytest.mark.req("E6")
+    async def test_who_is_only_told_to_come_back_has_no_place_to_give(self) -> None:
+        bound = Admission(handshakes=1, per_address=1, courtesies=1, patience=0.0)
+        async with listening(admission=bound) as site:
+            await connect(site, local_address="127.0.9.9")
+            _, courtesy = await stranger(site, "127.0.9.9")
+            await until(lambda: site.listener.handshakes == 1)
+            reader, stalled = await stranger(site, "127.0.9.8")
+            await until(lambda: site.listener.handshakes == 2)
+            assert await works(site)
+            assert await is_dropped(reader)
+            assert site.listener.handshakes == 1
+            courtesy.close()
+            stalled.close()
+
+    @pytest.mark.req("E6")
+    async def test_for_two_that_come_at_once_two_make_way(self) -> None:
+        bound = Admission(handshakes=2, courtesies=0, patience=0.0)
+        async with listening(admission=bound) as site:
+            old = [await stranger(site) for _ in range(2)]
+            await until(lambda: site.listener.handshakes == 2)
+            # Both are in the backlog, and accepted in one turn of the loop.
+            new = [socket.create_connection((HOST, site.port)) for _ in range(2)]
+            for reader, writer in old:
+                assert await is_dropped(reader)
+                writer.close()
+            await until(lambda: site.listener.connections == 2)
+            assert site.listener.handshakes == 2
+            for peer in new:
+                peer.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    peer.recv(1)
+                peer.close()
+
+    @pytest.mark.req("E6")
+    async def test_nothing_is_kept_of_who_was_dropped(self) -> None:
+        bound = Admission(handshakes=1, courtesies=0, patience=3600)
+        async with listening(admission=bound) as site:
+            _, stalled = await stranger(site)
+            await until(lambda: site.listener.handshakes == 1)
+            for _ in range(5):
+                reader, writer = await stranger(site)
+                assert await is_dropped(reader)
+                writer.close()
+            assert len(site.listener._openings) == 1
+            stalled.close()
+            await until(lambda: site.listener.connections == 0)
+            assert not site.listener._openings
+
+    @pytest.mark.req("E6")
     async def test_who_is_reset_behind_what_it_sent_keeps_no_place(self) -> None:
         """The loop is told of such a connection once, and that call finds the bytes."""
         async with listening(at=endpoint("server", handshake_timeout=60.0)) as site:
@@ -396,6 +489,7 @@ class TestAdmission:
                 assert failure.value.code is CloseCode.RETRY_AFTER
                 assert failure.value.retry_after == Admission().full_retry_after
                 await until(lambda: site.listener.connections == 2)
+                assert len(site.opened) == 2, "who is told to come back is no link"
                 kept[0].close()
                 await until(lambda: site.listener.connections == 1)
                 assert await works(site)
@@ -412,6 +506,10 @@ class TestAdmission:
                 await connect(site, local_address="127.0.9.9")
             assert failure.value.code is CloseCode.RETRY_AFTER
             assert await works(site)  # from another address
+
+    async def test_the_send_buffer_of_its_links_is_set_with_it(self) -> None:
+        async with listening(admission=Admission(send_buffer=65536)) as site:
+            assert site.listener._side.endpoint.limits.send_high_water == 65536
 
     async def test_discovery_is_ten_in_a_row_and_then_one_a_minute(self) -> None:
         async def discover(source: str) -> Channel:
@@ -432,6 +530,18 @@ class TestAdmission:
             assert await works(site)  # members are not discoverers
 
 
+class Line(Turns):
+    """Turns of which none comes until the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Callable[[], None]] = []
+
+    def run(self, work: Callable[[], None]) -> bool:
+        self.waiting.append(work)
+        return False
+
+
 @on_uvloop
 class TestTurns:
     async def test_a_handshake_stands_in_line(self) -> None:
@@ -442,6 +552,29 @@ class TestTurns:
             channel = await connect(site)
             assert channel.is_open
             assert len(turns) == 0  # all that came before it is done
+
+    async def test_who_stands_in_line_is_read_no_further(self) -> None:
+        line = Line()
+        async with listening(at=replace(endpoint("server"), turns=line)) as site:
+            _, writer = await stranger(site)
+            for _ in range(20):
+                writer.write(b"\x16")
+                await settle()
+            assert len(line.waiting) == 1
+            writer.close()
+
+    async def test_what_stands_in_line_is_its_own(self) -> None:
+        """All connections are read into one buffer."""
+        line = Line()
+        async with listening(at=replace(endpoint("server"), turns=line)) as site:
+            dials = [asyncio.ensure_future(connect(site)) for _ in range(5)]
+            while not all(dial.done() for dial in dials):
+                await until(lambda: bool(line.waiting) or all(dial.done() for dial in dials))
+                await settle()
+                steps, line.waiting = line.waiting, []
+                for step in steps:
+                    step()
+            assert [(await dial).is_open for dial in dials] == [True] * 5
 
     async def test_who_goes_while_it_stands_in_line_is_forgotten(self) -> None:
         turns = Turns()
