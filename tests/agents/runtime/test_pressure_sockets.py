@@ -132,6 +132,30 @@ class TestPressure:
             assert {(one.reason, one.retry_after) for one in refused} <= {("busy", 1.0)}
             assert len(refused) <= max(0, surplus - bound.queue)
 
+    async def test_who_has_asked_back_counts_again(self) -> None:
+        stalled, asks_back = Stalled(), True
+
+        async def handler(channel: Channel, message: Message) -> Message:
+            if not asks_back:
+                return await stalled(channel, message)
+            await channel.request(HeadNotice(head=b"head"))
+            return await answer(channel, message)
+
+        bound = Serving()
+        async with listening(handler=handler) as site:
+            channel = await connect(site)
+            await asyncio.gather(*(channel.request(ping(n)) for n in range(20)))
+            asks_back = False
+            asked = [
+                asyncio.create_task(channel.request(ping(n))) for n in range(bound.handlers + 16)
+            ]
+            await until(lambda: stalled.inside >= bound.handlers)
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert stalled.most == bound.handlers
+            stalled.go.set()
+            await asyncio.gather(*asked)
+
     async def test_a_peer_that_does_not_read_makes_us_wait_and_memory_stays_bounded(self) -> None:
         """The answers of a peer that asks and never reads fill one buffer and no more."""
         entries = [b"e" * 16_000] * 4
