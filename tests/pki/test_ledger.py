@@ -170,6 +170,28 @@ def test_a_genesis_begins_and_nothing_else_does() -> None:
     assert read_chain([])[0] is None
 
 
+@pytest.mark.parametrize("previous", [b"", lineage.honest(2).last.id], ids=["none", "ours"])
+def test_a_genesis_with_the_next_number_does_not_follow(previous: bytes) -> None:
+    payload = [lineage.DEPLOYMENT, lineage.root(2, 2), kids(range(3, 19)), 0, []]
+    body = lineage.raw_body(None, 0, payload, n=2, previous=previous)
+    assert _refused(honest(2), lineage.raw_entry(body, [2]))
+
+
+@pytest.mark.parametrize("previous", [b"", bytes(32)], ids=["none", "zeros"])
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        pytest.param(1, [lineage.root(0, 0), kid(17)], id="ROTATE"),
+        pytest.param(2, kids([0]), id="REVOKE"),
+    ],
+)
+def test_another_kind_with_the_first_number_does_not_begin(
+    kind: int, payload: list[bytes], previous: bytes
+) -> None:
+    body = lineage.raw_body(None, kind, payload, previous=previous)
+    assert read_chain([lineage.raw_entry(body, [0])])[0] is None
+
+
 # Rule 3, rotate.
 
 
