@@ -10,7 +10,8 @@ The state of a chain is a function of its entries alone: roots in order, revoked
 What each kind must satisfy is a table, `CHECKS`, of named checks. In order, for every entry:
 
 1. form       canonical, of a known version and kind, at most 16 KiB (`pki.entries`).
-2. order      n counts from 0, and `previous` is the id of entry n - 1.
+2. order      n counts from 0, and `previous` is the id of entry n - 1: so a GENESIS, which alone
+              has none, is the first entry and no other is.
 3. ROTATE     commit: the root is next[0]. place: it is a root certificate named for its place.
               carry: the one more is neither a root of the chain nor in next.
 4. REVOKE     names roots of the chain, older than the current one, unrevoked, ascending.
@@ -94,11 +95,6 @@ def _order(step: Step) -> None:
         raise UntrustedError("does not follow the entry before it")
 
 
-def _first(step: Step) -> None:
-    if (step.body.kind is Kind.GENESIS) != (step.state is None):
-        raise UntrustedError(f"{step.body.kind.name} at place {step.body.n}")
-
-
 def _fresh(step: Step) -> None:
     payload = step.body.payload
     if isinstance(payload, Genesis) and step.root and step.root.key_id in payload.next:
@@ -133,9 +129,9 @@ def _revocable(step: Step) -> None:
 
 
 CHECKS: Final[Mapping[Kind, tuple[Check, ...]]] = {
-    Kind.GENESIS: (_first, _order, _fresh),
-    Kind.ROTATE: (_first, _order, _commit, _carry),
-    Kind.REVOKE: (_first, _order, _revocable),
+    Kind.GENESIS: (_order, _fresh),
+    Kind.ROTATE: (_order, _commit, _carry),
+    Kind.REVOKE: (_order, _revocable),
 }
 """What an entry of each kind must satisfy beside its form and its signatures."""
 
