@@ -11,7 +11,6 @@ from typing import Final
 
 from pki import encoding
 from pki.entries import (
-    DEPLOYMENT_BYTES,
     NO_PREVIOUS,
     Body,
     Entry,
@@ -237,8 +236,6 @@ def make_genesis(
     Raises:
         MalformedError, UntrustedError: These do not make a valid GENESIS.
     """
-    if len(deployment) != DEPLOYMENT_BYTES:
-        raise MalformedError(f"deployment of {len(deployment)} bytes")
     body = Body(0, NO_PREVIOUS, time, audit, Genesis(deployment, root, tuple(standby)))
     state, entry = follow(None, sign_entry(body, [root_key]))
     return Chain((entry,), state, len(entry.encode()))
