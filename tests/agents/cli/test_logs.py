@@ -296,7 +296,16 @@ def test_any_bytes_are_rendered_as_what_prints(
     assert ended.out.replace("\n", "").isprintable()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started can be interrupted, also where these tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.sockets
+@pytest.mark.usefixtures("interruptible")
 async def test_follow_shows_what_is_added_until_it_is_interrupted(folder: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *PROGRAM,
