@@ -111,7 +111,8 @@ def inspect(terminal: Terminal, file: Path, expect_fingerprint: str | None) -> N
     terminal.show(f"deployment fingerprint {opened.fingerprint}")
     terminal.show(f"deployment {opened.deployment.hex()}")
     for slot in slots:
-        terminal.show(f"slot {slot['slot']}, {slot['n'] + 1} entries, the last of {slot['time']}")
+        entries = "1 entry" if slot["n"] == 0 else f"{slot['n'] + 1} entries"
+        terminal.show(f"slot {slot['slot']}, {entries}, the last of {date(slot['time'])}")
         terminal.table(slot["roots"], ROOTS, empty="no root")
     for name, value in opened.settings.items():
         terminal.show(f"setting {plain(name)} = {plain(value)}")

@@ -9,7 +9,7 @@ JSON can carry. Dates are ISO 8601 in UTC, KeyIDs and ids lower-case hex.
                 not_after, window (s), next_renewal}], ledger: {slot, n, entry_id, head_time},
                 links: [{link, class, peer_role, peer, remote, ...}], components: [{role, id, host,
                 fingerprint, state, connected, last_seen}], clients: {total, present, behind},
-                behind: [name], signatures: {root, client_ca, ...}, can_sign}
+                behind: ["role host"], signatures: {root, client_ca, ...}, can_sign}
     root       {name, fingerprint, created, current, revoked, revocable, revocable_in_doubt, why,
                 private_key_held}
     coverage   {root, counts: {role: {moved, moving, offline}}, rows: [row], behind: [row]}

@@ -87,7 +87,7 @@ class FakeOperations:
                 }
             ],
             "clients": {"total": 2, "present": 1, "behind": 1},
-            "behind": ["client-07"],
+            "behind": ["client client-07"],
             "signatures": {"root": 4, "client_ca": 2},
             "can_sign": True,
         }
