@@ -216,6 +216,9 @@ class Lures:
             victim.configure(server=server, zone_servers=[there])
         victim.launch()
         try:
+            if dial.expects is Kind.CLIENT_TLS and not victim.wait("chain.placed")["forward"]:
+                # While the victim was away its neighbour was the ghost's, and has told of its loss.
+                self.ghost.register()
             yield victim
         finally:
             assert victim.stop() == 0
