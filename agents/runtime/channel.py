@@ -264,7 +264,8 @@ class Channel:
             self._inbox.put(message)
 
     def link_writable(self) -> None:
-        """Wake who waits to send; who comes too late asks again."""
+        """Wake who waits to send, and read on; who comes too late asks again."""
+        self._inbox.writable()
         writers, self._writers = self._writers, None
         for writer in writers or ():
             if not writer.done():

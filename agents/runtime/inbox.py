@@ -10,7 +10,8 @@
    came in the same read is kept too.
 2. A handler that itself waits for an answer on this same link does not count, else two sides
    that ask each other in a handler would stand still; `Serving.tasks` bounds those too. Where all
-   of these wait so, only what comes next can help: it is read, and what has no room is refused.
+   of these wait so, only what comes next can help: it is read while the peer reads too, and what
+   has no room is refused.
 3. An answer is sent when the peer has room for it, and its handler counts until then: who does
    not read answers is soon read no further.
 4. A handler that raises is answered by `Refused`: an `UnavailableError` as "unavailable" with
@@ -122,18 +123,21 @@ class Inbox:
         if channel is None:
             return  # it has ended, and this came in the same read
         if self._queue or (self._tasks and not self._may_start()):
-            if self._serving.refusals is not None and len(self._queue) >= self._serving.queue:
+            full, stuck = len(self._queue) >= self._serving.queue, self._stuck()
+            if full and self._serving.refusals is not None:
                 channel.close(CloseCode.NOT_ALLOWED, "asks for more at once than a stranger may")
+                return
+            if full and stuck:
+                busy = Refused(reason="busy", text="all at work wait for you", retry_after=BUSY)
+                self._send(channel, message, busy, message.trace or new_trace())
+                if self._wire.write_blocked:
+                    self._wire.pause()  # refusals that it does not read fill our memory
                 return
             if self._queue is _NO_QUEUE:
                 self._queue = []
-            if len(self._queue) < self._serving.queue or not self._stuck():
-                self._queue.append(message)
-                if len(self._queue) >= self._serving.queue and not self._stuck():
-                    self._wire.pause()
-            else:
-                busy = Refused(reason="busy", text="all at work wait for you", retry_after=BUSY)
-                self._send(channel, message, busy, message.trace or new_trace())
+            self._queue.append(message)
+            if len(self._queue) >= self._serving.queue and not stuck:
+                self._wire.pause()
         else:
             self._start(message)
 
@@ -141,6 +145,11 @@ class Inbox:
         """Forget what was not begun: the link has ended."""
         self._queue = _NO_QUEUE
         self._channel = None
+
+    def writable(self) -> None:
+        """Go on reading, if the peer's not reading was what kept us from it."""
+        if self._queue:
+            self._serve()
 
     def nest(self) -> bool:
         """Say that who calls waits on this link; True if it is a handler of it (rule 2)."""

@@ -5,6 +5,7 @@ and of strangers.
 import asyncio
 import itertools
 
+import msgspec
 import pytest
 
 from agents.runtime.channel import Channel
@@ -155,6 +156,48 @@ class TestPressure:
             assert stalled.most == bound.handlers
             stalled.go.set()
             await asyncio.gather(*asked)
+
+    async def test_who_makes_all_of_them_wait_and_reads_nothing_is_read_no_further(self) -> None:
+        stalled, begun, bound = Stalled(), 0, Serving()
+
+        async def asks_back(channel: Channel, message: Message) -> Message:
+            nonlocal begun
+            begun += 1
+            await channel.request(ping(1), timeout=50)
+            return await answer(channel, message)
+
+        limits = Limits(send_high_water=64 * 1024)
+        async with listening(at=endpoint("server", limits=limits), handler=asks_back) as site:
+            channel = await connect(site, handler=stalled)
+            other = await site.first()
+            transport, link, socket = (
+                other._wire._transport,
+                channel._wire.link,
+                channel._wire._transport,
+            )
+            assert transport is not None
+            assert socket is not None
+            many = bound.tasks + bound.queue
+            asked = [asyncio.create_task(channel.request(ping(n), timeout=50)) for n in range(many)]
+            await until(lambda: begun >= bound.tasks)
+            channel._wire.pause()
+            numbers = itertools.count(10_000)
+
+            def flood(many: int) -> None:
+                for number in itertools.islice(numbers, many):
+                    link.send(msgspec.structs.replace(ping(number), call=number))
+                socket.write(link.data_to_send())
+
+            while not other._wire.write_blocked:
+                flood(2000)
+                await asyncio.sleep(0)
+            flood(100_000)
+            await until(lambda: not other._wire._reading)
+            assert transport.get_write_buffer_size() < 1024 * 1024
+            assert len(other._inbox._queue) < 10_000  # of 100,000: what came in a read or two
+            channel.abort()
+            await asyncio.gather(*asked, return_exceptions=True)
+            stalled.go.set()
 
     async def test_a_peer_that_does_not_read_makes_us_wait_and_memory_stays_bounded(self) -> None:
         """The answers of a peer that asks and never reads fill one buffer and no more."""
