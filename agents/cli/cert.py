@@ -101,8 +101,7 @@ def shown_by(address: str) -> Sequence[bytes]:
                 tls.receive(data)
                 connection.sendall(tls.data_to_send())
     except OSError as exc:
-        reason = reason_of(exc)
-        raise UnavailableError(f"cannot ask {target}: {reason}") from exc
+        raise UnavailableError(f"cannot ask {target}: {reason_of(exc)}") from exc
     chain = tls.shown_chain()
     if not chain:
         why = f": {tls.failure}" if tls.failure is not None else ""

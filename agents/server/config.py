@@ -56,5 +56,5 @@ class Config:
         if standby.is_relative_to(state) or state.is_relative_to(standby):
             raise ValueError(
                 f"standby is {self.standby}, which holds state or lies in it: who copies one of"
-                " the two must not get the keys of both"
+                " the two must not get the keys of both; name a folder beside it"
             )

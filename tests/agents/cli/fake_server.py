@@ -287,7 +287,7 @@ class FakeOperations:
         if not value.isdecimal():
             raise OperationError("bad-input", f"{name} is a number of days, got {value!r}")
         self.values[name] = value
-        return {"name": name, "value": value, "raises": ["a client CA lives longer now"]}
+        return {"name": name, "value": value, "raises": [f"{name} to 2 days 1 hour: a reason"]}
 
 
 @contextlib.contextmanager

@@ -63,6 +63,9 @@ def test_a_bundle_shows_its_fingerprint_its_roots_and_what_to_type_next(file: Pa
     expected = zip(range(3), ("revoked", "active", "newest"), strict=True)
     assert states == [(kid(n).hex(), state) for n, state in expected]
     assert "setting ServerNameList = a.example, b.example:9" in ended.out
+    assert re.search(
+        r"^slot [0-9a-f]{64}, 4 entries, the last of \S+ \S+Z$", ended.out, re.MULTILINE
+    )
 
 
 def test_the_command_for_the_next_machine_works(file: Path, tmp_path: Path) -> None:

@@ -184,6 +184,9 @@ async def test_whoever_must_act_is_called_once_it_is_in_force(server: Server) ->
 
 
 async def test_a_setting_says_who_changed_it_and_when(server: Server) -> None:
+    types = {row["name"]: row["type"] for row in server.settings.rows()}
+    assert types.pop("PKIClientTLSKeyRenewalWindowHours") == "Client"  # also before it is set
+    assert set(types.values()) == {"Server"}
     await put(server, "PKIClientTLSKeyRenewalWindowHours", 6)
     rows = {row["name"]: row for row in server.settings.rows()}
     changed = rows["PKIClientTLSKeyRenewalWindowHours"]

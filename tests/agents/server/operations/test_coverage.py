@@ -45,7 +45,9 @@ async def test_coverage_is_by_name_and_from_acknowledgements(
     assert behind["rows"] == coverage["behind"]
     assert len((await operations.rotation(behind=False))["rows"]) == 4
     assert (await operations.coverage(ROOT0))["counts"] == {"client": {"moved": 4}}
-    assert (await operations.status())["clients"] == {"total": 4, "present": 3, "behind": 3}
+    status = await operations.status()
+    assert status["clients"] == {"total": 4, "present": 3, "behind": 3}
+    assert set(status["behind"]) == {f"client {row['host']}" for row in coverage["behind"]}
 
 
 @pytest.mark.req("B12")
