@@ -293,3 +293,28 @@ async def until(claim: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not claim():  # noqa: ASYNC110 - any state of any object may be claimed
             await asyncio.sleep(0)
+
+
+async def stranger(
+    site: Site, source: str = HOST
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A TCP connection that says nothing yet."""
+    return await asyncio.open_connection(HOST, site.port, local_addr=(source, 0))
+
+
+async def is_dropped(reader: asyncio.StreamReader) -> bool:
+    """Whether the other side ends the connection; waits for it."""
+    try:
+        while await reader.read(65536):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+async def works(site: Site) -> bool:
+    """Whether a member is served like ever."""
+    channel = await connect(site)
+    got = await channel.request(Ping(id=1, sender=bytes(16)))
+    channel.close()
+    return isinstance(got, Pong)
