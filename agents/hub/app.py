@@ -10,7 +10,8 @@ from typing import Any
 
 from agents.hub.config import Config
 from agents.hub.relaying import relay
-from agents.member.answering import pong, proven
+from agents.member.acknowledging import Acknowledging
+from agents.member.answering import pong
 from agents.member.bundle_settings import bundle_settings, take_log_level
 from agents.member.following import answer_ledger_get
 from agents.member.keyring import Keyring
@@ -103,6 +104,13 @@ class Hub:
             kind=Kind.HUB_TLS,
         )
         self.uplink.opened = self._server_link
+        self.acknowledging = Acknowledging(
+            self.member.acknowledgement,
+            trust,
+            link=lambda: self.uplink.link,
+            clock=clock,
+            log=log,
+        )
         self.renewal = Renewal(
             Kind.HUB_TLS,
             keyring=keyring,
@@ -125,6 +133,7 @@ class Hub:
         loops = (
             self.links.watch(),
             self.uplink.keep(),
+            self.acknowledging.run(),
             self._renew(),
             self.renewal.follow(),
             status.run(),
@@ -215,7 +224,7 @@ class Hub:
 
     async def _server_link(self, channel: Channel) -> None:
         self.links.add(channel)
-        await self.member.acknowledge(channel, proven(channel).name.id)
+        self.acknowledging.poke()
 
     async def _relay(self, source: Channel | None, notice: HeadNotice) -> None:
         """Pass a counted HEAD outwards."""

@@ -12,7 +12,7 @@ from agents.member.keyring import Keyring
 from agents.member.trust import Trust
 from agents.runtime.channel import Channel
 from pki.acknowledgements import make_ack
-from protocol.messages import Ack, Credential, Done
+from protocol.messages import Ack, Credential, Done, Message
 
 __all__ = ["Acknowledgement"]
 
@@ -34,8 +34,8 @@ class Acknowledgement:
         """Whether this responder has not heard our present state."""
         return self._said != (responder, self._state())
 
-    async def send(self, channel: Channel, responder: bytes) -> bool:
-        """Acknowledge every slot over this link; True if all were taken.
+    async def send(self, channel: Channel, responder: bytes) -> Message:
+        """Acknowledge every slot over this link: DONE, or the first answer that is another.
 
         Raises:
             UnavailableError: the link broke.
@@ -44,15 +44,16 @@ class Acknowledgement:
         self._under_way += 1
         try:
             for slot in self._trust.slots:
-                if not isinstance(await channel.request(self._ack(slot)), Done):
-                    return False
+                answer = await channel.request(self._ack(slot))
+                if not isinstance(answer, Done):
+                    return answer
             answered = True
         finally:
             self._under_way -= 1
             self._doubtful |= not answered
         alone = not self._under_way and not self._doubtful
         self._said, self._doubtful = (responder, state) if alone else None, self._under_way > 0
-        return True
+        return Done()
 
     def _ack(self, slot: bytes) -> Ack:
         last = self._trust.last(slot)

@@ -97,6 +97,10 @@ FIELDS: Mapping[str, str] = MappingProxyType(
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
+        "acknowledgement.waiting": Event(
+            "How far this component has followed is not taken yet; it is said again until it is.",
+            "reason",
+        ),
         "answer.refused": Event(
             "A responder answered as no honest one does; nothing of it was taken.",
             *("expected", "fingerprint", "kind", "reason", "remedy", "remote", "type"),

@@ -13,7 +13,8 @@ up* 5), so that none of them has to renew twice.
 import asyncio
 from functools import partial
 
-from agents.member.answering import pong, proven
+from agents.member.acknowledging import Acknowledging
+from agents.member.answering import pong
 from agents.member.approach import Approaches
 from agents.member.bundle_settings import bundle_settings, take_log_level
 from agents.member.following import answer_ledger_get
@@ -155,6 +156,9 @@ class ZoneServer:
             clock=clock,
             log=log,
         )
+        self.acknowledging = Acknowledging(
+            self.member.acknowledgement, trust, link=self._hub, clock=clock, log=log
+        )
         self.renewals = {kind: self._renewal(kind) for kind in KINDS}
         self._approaches = Approaches()
         self._asked: dict[Address, LinkClass] = {}
@@ -181,6 +185,7 @@ class ZoneServer:
         loops = (
             self.links.watch(),
             self.links.follow(self.member),
+            self.acknowledging.run(),
             self.reporting.run(),
             # After a failed fsync only a new start knows what is on the disk (`journal`).
             self.records.failed(),
@@ -272,7 +277,7 @@ class ZoneServer:
             case LinkClass.ENROLMENT:
                 self.tasks.spawn(self._enrol(channel), hold=False)
             case LinkClass.MEMBER:
-                self.tasks.spawn(self._joined(channel))
+                self._joined()
 
     def _hub_closed(self, channel: Channel, closed: asyncio.Future[Closed]) -> None:
         """A hub that ends a member link because of our certificate is answered by a new one."""
@@ -303,10 +308,10 @@ class ZoneServer:
             self._approaches.enrolled()
             channel.close(CloseCode.NORMAL)
 
-    async def _joined(self, channel: Channel) -> None:
+    def _joined(self) -> None:
         for renewal in self.renewals.values():
             renewal.poke()
-        await self.member.acknowledge(channel, proven(channel).name.id)
+        self.acknowledging.poke()
         self.reporting.everything()
 
     def _hub(self) -> Channel | None:
@@ -324,9 +329,7 @@ class ZoneServer:
         if hub is None:
             raise UnavailableError("no hub is connected")
         await self.member.enrol(hub, kind, RELAYED, reason=reason)
-        hub = self._hub()
-        if hub is not None and hub.peer is not None:
-            await self.member.acknowledge(hub, hub.peer.name.id)
+        self.acknowledging.poke()
         if kind is Kind.CLIENT_CA and self._withheld is not None:
             notice, self._withheld = self._withheld, None
             await self._relay(None, notice)

@@ -104,7 +104,8 @@ async def live(files: MemoryFiles, server: Server) -> tuple[Keyring, Trust, Memo
             standing=Standing(shown(server), EXPORTER),
             host="client",
         )
-    assert await Acknowledgement(keyring, trust).send(line.channel, server.member.id)
+    taken = await Acknowledgement(keyring, trust).send(line.channel, server.member.id)
+    assert taken == Done()
     memory = Memory(STATE / "registration.json", files)
     token = bytes.fromhex(memory.last.token)
     answer = await line.request(

@@ -28,6 +28,7 @@ from protocol import codec
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
 from protocol.messages import (
+    Ack,
     Done,
     HeadNotice,
     LedgerGet,
@@ -59,6 +60,7 @@ class Stand:
         self.links = Links(self.member.trust)
         self.received: list[Message] = []
         self.opened: list[Channel] = []
+        self.takes_acks = True
         self.listener: Listener | None = None
 
     async def start(self) -> None:
@@ -94,6 +96,8 @@ class Stand:
                 return answer_ledger_get(self.member.trust, message)
             case Relay():
                 return Relayed(inner_type=NONCE.FRAME, inner=codec.encode_body(NONCE))
+            case Ack() if not self.takes_acks:
+                return Refused(reason="unavailable", text="no entry that we know", retry_after=1.0)
             case _:
                 return Done()
 
@@ -238,6 +242,21 @@ async def test_a_zone_server_reads_the_ledger_of_the_hub_itself(tmp_path: Path) 
         asked = LedgerGet(slot=case.site.slot, n=last.n, entry_id=last.id)
         await case.zone.link.request(asked)
         assert case.server.received_of(Relay) == []
+
+
+@pytest.mark.req("B12")
+async def test_what_the_server_does_not_take_is_acknowledged_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as case:
+        case.server.takes_acks = False
+        clock, said = case.hub.clock, case.server.received_of
+        assert isinstance(clock, FakeClock)
+        await clock.advance_network(1)
+        await until(lambda: said(Ack) != [])
+        case.server.takes_acks = True
+        await until(lambda: (clock.due_network or 60) < 10)  # it waits to try again
+        await clock.advance_network(10)
+        await until(lambda: len(said(Ack)) > 1)
+        assert len(case.server.opened) == 1
 
 
 async def test_its_end_is_told_to_both(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def made() -> tuple[Deployment, Member, Acknowledgement]:
 
 async def said(acknowledgement: Acknowledgement) -> Ack:
     link = FakeChannel()
-    assert await acknowledgement.send(link.channel, SERVER)
+    assert await acknowledgement.send(link.channel, SERVER) == Done()
     (ack,) = link.asked
     assert isinstance(ack, Ack)
     return ack
@@ -145,7 +145,7 @@ async def test_stays_due_where_it_was_not_taken() -> None:
         return Refused(reason="busy")
 
     _, _, acknowledgement = made()
-    assert not await acknowledgement.send(FakeChannel(refuse).channel, SERVER)
+    assert await acknowledgement.send(FakeChannel(refuse).channel, SERVER) == Refused(reason="busy")
     assert acknowledgement.due(SERVER)
 
 

@@ -108,6 +108,7 @@ class Hub:
         self.member: Member = site.member(Role.HUB, clock=clock)
         site.certify(self.member.keyring, Kind.HUB_TLS)
         self.received: list[Message] = []
+        self.has_server = True
 
     async def dial(self, port: int, *, source: str = HOST) -> Channel:
         return await dial(
@@ -126,7 +127,7 @@ class Hub:
         match message:
             case LedgerGet():
                 return answer_ledger_get(self.member.trust, message)
-            case Report() | Ack():
+            case Report() | Ack() if self.has_server:
                 return Done()
             case _:
                 return Refused(reason="unavailable", text="no server", retry_after=1.0)
@@ -195,6 +196,24 @@ async def test_it_serves_clients_and_its_hub_and_opens_no_connection(tmp_path: P
     assert sum("socket.bind" in note for note in during) == 2
     assert [n for n in during if n.split()[0] not in {"socket.bind", "dialer"}] == []
     assert during[-1] == "dialer False", "it has not even loaded what opens connections"
+
+
+@pytest.mark.req("B12")
+async def test_what_a_hub_without_a_server_does_not_take_is_acknowledged_again(
+    tmp_path: Path,
+) -> None:
+    site = Deployment(now=SystemClock().now())
+    zone, hub = Zone(tmp_path, site), Hub(site)
+    hub.has_server = False
+    with zone.running():
+        await until(lambda: "hub_listen" in zone.status)
+        link = await hub.dial(zone.port("hub_listen"))
+        await until(lambda: hub.received_of(Ack) != [])
+        refused = len(hub.received_of(Ack))
+        hub.has_server = True
+        await until(lambda: len(hub.received_of(Ack)) > refused)
+        assert link.is_open
+        link.abort()
 
 
 async def register(channel: Channel) -> Message:
