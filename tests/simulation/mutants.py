@@ -5,13 +5,14 @@ Each is a context in which a world is played; what is taken away is what the nam
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, cast
 from unittest.mock import patch
 
 from agents.client import registration
 from agents.hub.app import Hub
+from agents.member.acknowledging import Acknowledging
 from agents.responder import tokens
 from agents.responder.records import ClientRecord, IssuedRecord
 from agents.responder.registry import Registry
@@ -29,7 +30,7 @@ from pki.certificates import Kind as CertificateKind
 from pki.entries import Kind
 from pki.steps import CHECKS
 from pki.succession import Succession
-from tests.simulation.acts import Hold, Kill, Move, Reset, Rotate, Storm, Struck
+from tests.simulation.acts import Cut, Heal, Hold, Kill, Move, Reset, Rotate, Storm, Struck
 from tests.simulation.disk import Failure, Strike
 from tests.simulation.plan import Cast, Plan, draw
 
@@ -240,6 +241,19 @@ def everything_is_said_once() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def nobody_acknowledges_again() -> Iterator[None]:
+    """A hub or a zone server says once how far it is, and not what of that was not taken."""
+    say = Acknowledging._say
+
+    async def once(self: Acknowledging) -> None:
+        with suppress(UnavailableError):
+            await say(self)
+
+    with patch.object(Acknowledging, "_say", once):
+        yield
+
+
 def _later(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         await asyncio.sleep(LATE)
@@ -275,6 +289,13 @@ def _resets(seed: int) -> Plan:
     return Plan(seed, Cast(5), ((0.0, Storm(1.0, 0.1)), *((1.5, Reset(0.5)) for _ in range(40))))
 
 
+def _cut_off(seed: int) -> Plan:
+    """The hub is cut off from the server at some moment while zone servers renew."""
+    cast = Cast(0, 6)
+    cut = Cut(0, cast.hub)
+    return Plan(seed, cast, ((0.0, Rotate()), (0.75 + 0.01 * seed, cut), (20.0, Heal())), 30.0)
+
+
 DARK: Final = range(3, 12, 4)
 """Worlds that have a DMZ."""
 MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
@@ -294,5 +315,11 @@ MUTANTS: Final[dict[str, tuple[Mutant, Callable[[int], Plan], range, str]]] = {
     "a useless log is kept": (a_useless_log_is_kept, _failed_sync, range(3), "does not follow"),
     "hubs pass nothing on": (hubs_pass_nothing_on, draw, range(23, 40, 8), "does not follow"),
     "a zone's CA stays": (zone_servers_keep_their_ca, draw, DARK, "does not follow"),
+    "nobody acknowledges again": (
+        nobody_acknowledges_again,
+        _cut_off,
+        range(4, 12),
+        "as not moved",
+    ),
 }
 """Each with plans in one of which it shows, and words of what is then broken."""
