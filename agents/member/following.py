@@ -7,7 +7,9 @@
 
 What is pulled proves itself, so any source will do (B6, B10): the responder, a neighbour, a
 mirror. An unverified HEAD beyond ours costs one catch-up a minute and link at the most (rule
-12). A HEAD is answered at once; what it makes us do goes on under a hold of our own.
+12). A HEAD is answered at once; what it makes us do goes on under a hold of our own. It is not
+announced again on a link that stands, so what could not be asked for, or not be kept, is asked for
+again as often as that.
 
 The *spread* comes beside a HEAD and nobody has signed it. It is taken only with a HEAD that
 counts, and never for more than a quarter of our shortest renewal window: who stands on the way
@@ -16,7 +18,7 @@ can hurry or delay the renewals after a rotation within that, and nothing else.
 
 from collections.abc import Callable, Coroutine
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from agents.member.trust import EXPECTED_HISTORY, REMEDY_OF_REFUSED, Trust
 from agents.runtime.channel import Channel
@@ -28,7 +30,7 @@ from agents.runtime.trouble import Trouble
 from pki.catchup import Collection
 from pki.errors import MalformedError, PKIError
 from pki.trust import Verdict
-from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet
+from protocol.messages import Done, HeadNotice, LedgerEntries, LedgerGet, Refused
 
 __all__ = ["Following", "answer_ledger_get"]
 
@@ -66,12 +68,15 @@ class Following:
         self._longest_spread = longest_spread
         self._trouble = Trouble()
         self._pulled: WeakKeyDictionary[Channel, float] = WeakKeyDictionary()
+        self._pulling: WeakSet[Channel] = WeakSet()
+        """Links that are asked until they have said what they announced."""
         self.spread = 0.0
         """Seconds over which renewals after the last rotation are to be spread (B13)."""
 
     async def notice(self, channel: Channel, notice: HeadNotice) -> Done:
         """Take a HEAD that a link announced."""
-        if self._is_worth_a_pull(channel, notice):
+        if self._is_worth_a_pull(channel, notice) and channel not in self._pulling:
+            self._pulling.add(channel)
             self._spawn(self._pull_until_kept(channel, notice))
         return Done()
 
@@ -144,6 +149,8 @@ class Following:
         answer = await channel.request(
             LedgerGet(slot=collection.slot, n=after.n, entry_id=after.id), timeout=min(left, 15.0)
         )
+        if isinstance(answer, Refused):
+            raise UnavailableError(answer.text or answer.reason)
         if not isinstance(answer, LedgerEntries):
             return None
         try:
@@ -162,12 +169,23 @@ class Following:
         return answer
 
     async def _pull_until_kept(self, channel: Channel, notice: HeadNotice) -> None:
-        """Our disk may be full: it is not announced again, so it is asked for again."""
-        while not await self._pull(channel, notice) and not channel.is_closed:
+        if await self._pull(channel, notice):
+            self._pulling.discard(channel)
+        else:
+            # Policy time does not wait for what may take for ever.
+            self._spawn(self._pull_again(channel, notice), hold=False)
+
+    async def _pull_again(self, channel: Channel, notice: HeadNotice) -> None:
+        await self._clock.sleep(UNVERIFIED_INTERVAL)
+        while channel.is_open:
+            with self._clock.hold():
+                if await self._pull(channel, notice):
+                    break
             await self._clock.sleep(UNVERIFIED_INTERVAL)
+        self._pulling.discard(channel)
 
     async def _pull(self, channel: Channel, notice: HeadNotice) -> bool:
-        """Catch up if that is possible; False if what was learnt could not be kept."""
+        """Catch up if that is possible; False if more is to be learnt, or was not kept."""
         try:
             changed = await self.catch_up(channel, notice)
         except UnwritableError as exc:
@@ -175,8 +193,9 @@ class Following:
                 self._log.error("ledger.unwritable", reason=str(exc), remedy=exc.hint)
             return False
         except UnavailableError as exc:
-            self._log.warning("ledger.unreachable", source=channel.name, reason=str(exc))
-            return True
+            if self._trouble.is_news(exc):
+                self._log.warning("ledger.unreachable", source=channel.name, reason=str(exc))
+            return False
         self._trouble.over()
         if changed:
             # What was announced has proven itself: the limit is for what does not.

@@ -261,7 +261,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             *("reason", "remedy", "source"),
         ),
         "ledger.unreachable": Event(
-            "A source announced news and could not be asked for it.", "reason", "source"
+            "A source announced news and could not be asked for it; asked again on its link.",
+            "reason",
+            "source",
         ),
         "ledger.unwritable": Event(
             "News of the ledger could not be kept, so what was known stays in force; tried again.",

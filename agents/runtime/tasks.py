@@ -5,9 +5,9 @@ is started here is short: a relay, a catch-up, a report. Its failure is a log li
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 from agents.runtime.clock import Clock
 from agents.runtime.errors import UnavailableError
@@ -16,8 +16,12 @@ from agents.runtime.logs import Logger
 
 __all__ = ["Spawn", "Tasks", "first_of", "until_stopped", "within"]
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
-"""Runs a coroutine beside everything else."""
+
+class Spawn(Protocol):
+    """Runs a coroutine beside everything else, as `Tasks.spawn` does."""
+
+    def __call__(self, work: Coroutine[Any, Any, None], *, hold: bool = True) -> None:
+        """Start it."""
 
 
 async def until_stopped(stop: Stop, loops: Iterable[Coroutine[Any, Any, None]]) -> None:

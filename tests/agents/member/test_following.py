@@ -249,14 +249,12 @@ class TestCatchUp:
             await follower.following.catch_up(link.channel)
         assert len(link.asked) == 1
 
-    async def test_a_source_that_refuses_has_nothing_to_say(self) -> None:
-        site = Deployment()
-        follower = Follower(site)
-
+    async def test_a_source_that_refuses_may_say_it_later(self) -> None:
         async def refuse(_channel: Channel, _message: Message) -> Message:
             return Refused(reason="busy")
 
-        assert not await follower.following.catch_up(FakeChannel(refuse).channel)
+        with pytest.raises(UnavailableError, match="busy"):
+            await Follower(Deployment()).following.catch_up(FakeChannel(refuse).channel)
 
     async def test_a_link_that_breaks_leaves_what_was_known(self) -> None:
         site = Deployment()
@@ -430,6 +428,53 @@ class TestNotice:
         follower.files.full = False
         await follower.clock.advance_network(UNVERIFIED_INTERVAL)
         assert follower.trust.last(site.slot) == site.chain.last
+
+    @pytest.mark.req("B3")
+    @pytest.mark.parametrize("refused", [True, False], ids=["refused", "unanswered"])
+    async def test_what_could_not_be_asked_for_is_asked_for_again(self, *, refused: bool) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        honest, busy = source(site), True
+
+        async def answering(channel: Channel, message: Message) -> Message | None:
+            if not busy:
+                return await honest(channel, message)
+            if refused:
+                return Refused(reason="busy", text="all at work wait for you", retry_after=1.0)
+            raise UnavailableError("no answer to LEDGER_GET")
+
+        link = FakeChannel(answering)
+        with logged() as lines:
+            await follower.hear(link, site.head)
+            assert follower.clock.holds == 0
+            await follower.clock.advance_network(UNVERIFIED_INTERVAL)
+            assert len(link.asked) == 2
+            # Whoever announces it again meanwhile has it asked for no more often.
+            await follower.hear(link, site.head)
+            assert len(link.asked) == 2
+            busy = False
+            await follower.clock.advance_network(UNVERIFIED_INTERVAL)
+        assert [line["event"] for line in lines].count("ledger.unreachable") == 1
+        assert follower.trust.last(site.slot) == site.chain.last
+        assert [head for _, head in follower.passed_on] == [HeadNotice(head=site.head)]
+        await follower.clock.advance_network(3600)
+        assert len(link.asked) == 3
+
+    async def test_a_link_that_has_ended_is_asked_no_more(self) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+
+        async def refuse(_channel: Channel, _message: Message) -> Message:
+            return Refused(reason="busy")
+
+        link = FakeChannel(refuse)
+        await follower.hear(link, site.head)
+        link.lose()
+        await follower.clock.advance_network(3600)
+        assert len(link.asked) == 1
+        assert follower.clock.due_network is None
 
     async def test_a_source_that_breaks_off_is_a_line(self) -> None:
         site = Deployment()
