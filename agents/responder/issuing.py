@@ -77,7 +77,7 @@ class Issuing:
             name=certificates.name_of(self._deployment, kind, holder),
             validity=terms.policy.validity,
             now=now,
-            serial=issuance.serial(self._random),
+            serial=issuance.serial(self._random, now),
         )
         issued = IssuedRecord(
             serial=leaf.serial,

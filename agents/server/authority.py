@@ -77,7 +77,7 @@ def found(
         keyring.keep_roots({keys.key_id(key.public_key()): key})
     (root_id,) = keyring.root_ids
     root_key = _held(keyring, root_id)
-    root = certificates.make_root(root_key, fqdn, 0, now, issuance.serial(random))
+    root = certificates.make_root(root_key, fqdn, 0, now, issuance.serial(random, now))
     return ledger.make_genesis(
         root,
         root_key,
@@ -221,7 +221,7 @@ class Authority:
         self._standby.save({**standby, keys.key_id(further.public_key()): further})
         self._keyring.keep_roots({current.key_id: current_key, chain.state.next[0]: new_key})
         root = certificates.make_root(
-            new_key, self._fqdn, len(chain.roots), now, issuance.serial(self._random)
+            new_key, self._fqdn, len(chain.roots), now, issuance.serial(self._random, now)
         )
         longer = ledger.make_rotate(
             chain,

@@ -1,6 +1,6 @@
 """Issuing: what comes out, and everything that is refused before a signature is made."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from cryptography import x509
@@ -131,17 +131,24 @@ class TestIssued:
     def test_the_longest_serial_number(self) -> None:
         assert read(leaf(Kind.SERVER_TLS, serial=(1 << 159) - 1)).serial == (1 << 159) - 1
 
-    @pytest.mark.parametrize("drawn", [bytes(15), b"\xff" * 15], ids=["zeros", "ones"])
-    def test_a_serial_number_is_of_one_length_whatever_is_drawn(self, drawn: bytes) -> None:
+    @pytest.mark.parametrize("drawn", [bytes(10), b"\xff" * 10], ids=["zeros", "ones"])
+    @pytest.mark.parametrize("seconds", [-1, 0, 1_800_000_000, NEVER.timestamp()])
+    def test_a_serial_number_is_of_one_length_whatever_is_drawn_and_whenever(
+        self, drawn: bytes, seconds: float
+    ) -> None:
         asked: list[int] = []
 
         def random(count: int) -> bytes:
             asked.append(count)
             return drawn
 
-        number = issuance.serial(random)
-        assert (asked, number.bit_length()) == ([15], 121)
-        assert number == int.from_bytes(b"\x01" + drawn)
+        number = issuance.serial(random, datetime.fromtimestamp(seconds, UTC))
+        assert (asked, number.bit_length()) == ([10], 121)
+        assert number == int.from_bytes(b"\x01" + max(0, int(seconds)).to_bytes(5) + drawn)
+
+    def test_a_later_serial_number_is_larger_whatever_is_drawn(self) -> None:
+        earlier = issuance.serial(lambda count: b"\xff" * count, NOW)
+        assert issuance.serial(bytes, NOW + timedelta(seconds=1)) > earlier
 
 
 class TestRefused:

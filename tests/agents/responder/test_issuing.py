@@ -7,7 +7,7 @@ import pytest
 from agents.responder.issuing import Issuing, Terms
 from agents.runtime import logs
 from agents.runtime.errors import StateError
-from pki import certificates, keys
+from pki import certificates, issuance, keys
 from pki.certificates import Kind
 from pki.errors import MalformedError, RefusedError
 from pki.issuance import Issuer
@@ -60,11 +60,12 @@ async def test_what_leaves_is_on_record_and_said_once() -> None:
     assert (line["fingerprint"], line["root"]) == (leaf.fingerprint, root.fingerprint)
 
 
-async def test_serial_numbers_come_from_the_random_source() -> None:
+async def test_serial_numbers_come_from_the_clock_and_the_random_source() -> None:
     case = Case()
     serials = [certificates.read((await case.issue())[0]).serial for _ in range(3)]
-    assert serials == [1 << 120 | number for number in (1, 2, 3)]
-    assert case.asked == [15, 15, 15]
+    now = case.clock.now()
+    assert serials == [issuance.serial(number.to_bytes, now) for number in (1, 2, 3)]
+    assert case.asked == [10, 10, 10]
 
 
 async def test_what_cannot_be_recorded_does_not_leave() -> None:
