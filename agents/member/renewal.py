@@ -92,7 +92,10 @@ class Renewal:
                 delay = FIRST_RETRY
                 continue
             await self._until(self._clock.now() + delay)
-            delay = min(delay * 2, LAST_RETRY)
+            # What changed before that was a reason to try again, and none to wait longer after:
+            # a hub that comes and goes a dozen times would cost ten minutes.
+            if not self._poked.is_set():
+                delay = min(delay * 2, LAST_RETRY)
 
     async def follow(self) -> None:
         """Look again whenever trust changes, until cancelled."""

@@ -256,6 +256,18 @@ class TestFailure:
             await case.clock.advance(FIRST_RETRY)
             assert len(case.attempts) == failed + 1
 
+    async def test_a_poke_makes_no_later_attempt_wait_longer(self) -> None:
+        case = Case()
+        case.available = False
+        async with case.running():
+            for _ in range(20):
+                case.renewal.poke()
+                await settle()
+            assert len(case.attempts) == 21
+            case.available = True
+            await case.clock.advance(FIRST_RETRY)
+            assert case.member.certified(KIND)
+
     async def test_a_poke_is_not_waited_for(self) -> None:
         case = Case()
         case.available = False
