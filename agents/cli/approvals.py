@@ -88,7 +88,7 @@ def revoke(terminal: Terminal, fingerprint: str, reason: str, yes: bool) -> None
 @json_option
 @pass_terminal
 def log(terminal: Terminal) -> None:
-    """Show every request and decision."""
+    """Show every request and decision, newest first."""
     rows = Client(terminal.socket).get("approvals", "log")
     if terminal.json:
         terminal.show_json(rows)

@@ -107,7 +107,7 @@ def revoke(terminal: Terminal, name: str, key_in_doubt: bool, reason: str, yes: 
 @json_option
 @pass_terminal
 def log(terminal: Terminal) -> None:
-    """Show who created and revoked which root, and when."""
+    """Show who created and revoked which root, and when; newest first."""
     rows = Client(terminal.socket).get("roots", "log")
     if terminal.json:
         terminal.show_json(rows)

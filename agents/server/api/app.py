@@ -3,13 +3,13 @@
     GET  /v1/status                            everything on one screen
     GET  /v1/roots                             every root
     POST /v1/roots                             {"confirmed": bool}
-    GET  /v1/roots/log                         who made and revoked which
+    GET  /v1/roots/log                         who made and revoked which, newest first
     GET  /v1/roots/{name}/coverage             who has followed to it
     POST /v1/roots/{name}/revoke               {"reason", "key_in_doubt", "confirmed",
                                                "shown": [id]}
     GET  /v1/rotation?behind=                  coverage of the newest, and the policies
     GET  /v1/approvals                         hubs and zone servers that asked
-    GET  /v1/approvals/log                     every request and decision
+    GET  /v1/approvals/log                     every request and decision, newest first
     POST /v1/approvals/{fingerprint}/{verb}    {"reason"}; approve, deny or revoke
     GET  /v1/clients                           every client
     POST /v1/bundle                            {"settings": {name: text}}; the bundle's bytes

@@ -64,7 +64,7 @@ class Operations(Protocol):
         ...
 
     async def root_log(self) -> list[Row]:
-        """Return who made and revoked which root, and when."""
+        """Return who made and revoked which root, and when; newest first."""
         ...
 
     async def rotation(self, *, behind: bool) -> Row:
@@ -87,7 +87,7 @@ class Operations(Protocol):
         ...
 
     async def approvals_log(self) -> list[Row]:
-        """Return every request and decision, oldest first."""
+        """Return every request and decision, newest first."""
         ...
 
     async def clients(self) -> list[Row]:

@@ -57,7 +57,7 @@ class ApprovalOperations(Desk):
             return _row(decided)
 
     async def approvals_log(self) -> list[Row]:
-        """Every request and decision, oldest first."""
+        """Every request and decision, newest first."""
         events = await self._server.store.read(approvals.history)
         return [
             {
@@ -69,7 +69,7 @@ class ApprovalOperations(Desk):
                 "address": e.address,
                 "reason": e.reason,
             }
-            for e in events
+            for e in reversed(events)
         ]
 
     async def _identity(self, fingerprint: str) -> bytes:

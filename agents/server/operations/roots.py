@@ -125,7 +125,7 @@ class RootOperations(Desk):
         return coverage_row(self._cover(root.key_id))
 
     async def root_log(self) -> list[Row]:
-        """Who made and revoked which root, and when (J4)."""
+        """Who made and revoked which root, and when; newest first (J4)."""
         chain = self._server.authority.chain
         done = lineage.audits(chain)
         records = await self._server.store.read(partial(audit.latest, limit=10_000, action="root."))
