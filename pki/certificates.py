@@ -9,7 +9,6 @@ The subject key identifier is the KeyID (RFC 7093, method 4), so that any tool s
 `read` never looks there: a KeyID is always computed, over the 91 bytes of the key.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -99,7 +98,6 @@ class Facts:
     """Common name."""
     key_id: KeyId
     spki: bytes = field(repr=False)
-    issuer_cn: str
     not_before: datetime
     not_after: datetime
     is_ca: bool
@@ -239,7 +237,8 @@ def read(der: bytes) -> Facts:
         spki = _item(certificate.tbs_certificate_bytes, _KEY_PLACE)
         not_before = certificate.not_valid_before_utc
         not_after = certificate.not_valid_after_utc
-        subject, issuer = _cn(certificate.subject), _cn(certificate.issuer)
+        subject = _cn(certificate.subject)
+        _cn(certificate.issuer)  # the name of whoever signed has the same form
         serial = certificate.serial_number
     except UNREADABLE as exc:
         raise MalformedError("not a certificate") from exc
@@ -257,7 +256,6 @@ def read(der: bytes) -> Facts:
         subject=subject,
         key_id=keys.key_id(spki),
         spki=spki,
-        issuer_cn=sys.intern(issuer),  # few issuers of many leaves
         not_before=not_before,
         not_after=not_after,
         is_ca=_is_ca(extensions),

@@ -275,7 +275,6 @@ def _sign(issuer: Issuer, request: CertificateRequest, proposal: Proposal) -> Fa
         subject=subject,
         key_id=proposal.key_id,
         spki=request.spki,
-        issuer_cn=proposal.issuer.subject,
         not_before=not_before,
         not_after=not_after,
         is_ca=PROFILES[proposal.kind].is_ca,

@@ -30,11 +30,12 @@ def certificate(
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     *,
     subject: x509.Name | None = None,
+    issuer: x509.Name | None = None,
     public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None = None,
 ) -> bytes:
     """A certificate as a stranger can make one: the root's name, any content."""
     builder = x509.CertificateBuilder(
-        issuer_name=_subject("root.example Root 0"),
+        issuer_name=_subject("root.example Root 0") if issuer is None else issuer,
         subject_name=_subject() if subject is None else subject,
         public_key=public or key("leaf").public_key(),
         serial_number=5,
@@ -70,12 +71,13 @@ class TestRoot:
     def test_its_form(self) -> None:
         der = make_root(key("root"), "srv.example.org", 7, NOW, 1234)
         facts = read(der)
-        assert facts.subject == facts.issuer_cn == "srv.example.org Root 7"
+        assert facts.subject == "srv.example.org Root 7"
         assert (facts.kind, facts.name, facts.is_ca) == (Kind.ROOT, None, True)
         assert facts.serial == 1234
         assert facts.not_before == NOW - timedelta(hours=1)
         assert facts.key_id == keys.key_id(key("root").public_key())
         parsed = x509.load_der_x509_certificate(der)
+        assert parsed.issuer.rfc4514_string() == "CN=srv.example.org Root 7"
         parsed.verify_directly_issued_by(parsed)
         limits = parsed.extensions.get_extension_for_class(x509.BasicConstraints)
         assert (limits.critical, limits.value.path_length) == (True, 1)
@@ -330,7 +332,7 @@ class TestRead:
             read(certificate(public=ec.generate_private_key(ec.SECP384R1()).public_key()))
 
     @pytest.mark.parametrize(
-        "subject",
+        "found",
         [
             pytest.param(x509.Name([]), id="none"),
             pytest.param(
@@ -339,9 +341,11 @@ class TestRead:
             ),
         ],
     )
-    def test_no_single_common_name_is_malformed(self, subject: x509.Name) -> None:
+    def test_no_single_common_name_is_malformed(self, found: x509.Name) -> None:
         with pytest.raises(MalformedError):
-            read(certificate(subject=subject))
+            read(certificate(subject=found))
+        with pytest.raises(MalformedError):
+            read(certificate(issuer=found))
 
     def test_size_is_limited(self) -> None:
         bulky = uris(*(f"https://{number}.example.org/{'x' * 200}" for number in range(30)))
