@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from agents.cli.sockets import check_path
 from agents.runtime.errors import AgentError, Exit, UnavailableError
 
 __all__ = ["ApiError", "Client"]
@@ -66,6 +67,7 @@ class Client:
         Raises:
             ApiError: The server has refused.
             UnavailableError: There is no server, or no answer.
+            SocketPathError: No socket can have that path.
         """
         return self._json("GET", words, query=query)
 
@@ -93,6 +95,7 @@ class Client:
     def _exchange(
         self, method: str, words: tuple[str, ...], body: object = None, query: str = ""
     ) -> tuple[bytes, Mapping[str, str]]:
+        check_path(self._path, "the API socket", "--socket")
         target = "/".join(["/v1", *(quote(word, safe="") for word in words)])
         connection = _Connection(self._path, self._timeout)
         try:

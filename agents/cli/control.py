@@ -6,6 +6,7 @@ One datagram there, one back: `ok ...` or `error ...`. Who may enter the state d
 import socket
 from pathlib import Path
 
+from agents.cli.sockets import check_path
 from agents.runtime.errors import AgentError, UnavailableError, reason_of
 from agents.runtime.statefiles import CONTROL
 
@@ -20,14 +21,17 @@ def ask(folder: Path, question: bytes, *, timeout: float = TIMEOUT) -> str:
     """Return what the daemon answers.
 
     Raises:
+        SocketPathError: No daemon can have its socket there.
         UnavailableError: No daemon, or no answer in time.
         AgentError: It answers that it could not do it.
     """
+    path = folder / CONTROL
+    check_path(path, "the control socket", "--state")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
         own.bind("")  # an abstract name from the kernel, for the answer; no file to clean up
         own.settimeout(timeout)
         try:
-            own.connect(str(folder / CONTROL))
+            own.connect(str(path))
             own.send(question)
             answer = own.recv(MAX_ANSWER).decode("utf-8", "replace").strip()
         except TimeoutError as exc:

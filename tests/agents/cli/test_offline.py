@@ -347,5 +347,13 @@ def test_no_client_runs(tmp_path: Path) -> None:
     assert "no daemon answers" in ended.err
 
 
+def test_a_state_directory_too_long_for_a_socket_is_named_as_that() -> None:
+    folder = "x" * 95
+    ended = call("client", "renew", "--now", "--state", folder)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"socket {folder}/control.sock: its path has 108 bytes" in ended.err
+    assert "at most 107 are possible: name a shorter one with --state" in ended.err
+
+
 def test_now_has_to_be_said(tmp_path: Path) -> None:
     assert call("client", "renew", "--state", str(tmp_path)).code == 2

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from agents.cli import sockets
 from agents.runtime import logs
+from agents.server.api import serve
 from tests.agents.cli.fake_server import FINGERPRINT, NEWEST, OLD, FakeOperations, serving
 from tests.agents.cli.programs import Ended, call
 
@@ -264,6 +266,19 @@ def test_no_server_is_an_error_with_a_hint(tmp_path: Path) -> None:
     assert ended.code == 1
     assert ended.err.startswith("anchorline: error: no server answers at ")
     assert "--socket" in ended.err
+
+
+def test_a_socket_has_a_path_as_long_as_the_server_can_make_it() -> None:
+    assert sockets.MAX_PATH == serve.MAX_PATH
+    ended = call("status", socket=Path("x" * 107))
+    assert "no server answers" in ended.err
+    path = "/" + "ü" * 53 + "x"
+    ended = call("status", socket=Path(path))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        f"anchorline: error: cannot connect to the API socket {path}: its path has 108 bytes\n"
+        "anchorline: hint: at most 107 are possible: name a shorter one with --socket\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""Paths of the Unix sockets at which a daemon is asked."""
+
+import os
+from pathlib import Path
+
+from agents.runtime.errors import AgentError, Exit
+
+__all__ = ["MAX_PATH", "SocketPathError", "check_path"]
+
+MAX_PATH = 107
+"""Bytes of a Unix socket's path (unix(7))."""
+
+
+class SocketPathError(AgentError):
+    """No socket can have this path."""
+
+    exit_code = Exit.USAGE
+
+
+def check_path(path: Path, what: str, option: str) -> None:
+    """Return if a socket can have this path.
+
+    Args:
+        path: The path, relative or not: its bytes count as they are given.
+        what: Which socket it is, for people.
+        option: What names another.
+
+    Raises:
+        SocketPathError: It is too long; the system has no number for that.
+    """
+    size = len(os.fsencode(path))
+    if size > MAX_PATH:
+        raise SocketPathError(
+            f"cannot connect to {what} {path}: its path has {size} bytes",
+            hint=f"at most {MAX_PATH} are possible: name a shorter one with {option}",
+        )
