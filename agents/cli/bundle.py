@@ -1,7 +1,6 @@
 """`anchorline bundle`: what a new component is given so that it knows whom to believe."""
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agents.cli.api import Client
+from agents.cli.files import refuse_existing, write_new
 from agents.cli.tables import Column, date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
 from agents.member.bundle_settings import NAMES, SERVERS, parse_settings
@@ -53,15 +53,15 @@ def export(terminal: Terminal, file: Path, given: Sequence[str]) -> None:
     """Write an init bundle to FILE (- for standard output)."""
     settings = dict(_setting(text) for text in given)
     client = Client(terminal.socket)
-    if str(file) != "-" and file.exists():
-        raise _exists(file)
+    if str(file) != "-":
+        refuse_existing(file)
     data, headers = client.download("bundle", settings=settings)
     fingerprint = headers.get("x-anchorline-fingerprint", "")
     if str(file) == "-":
         terminal.binary.write(data)
         terminal.say(f"deployment fingerprint {fingerprint}")
         return
-    _write(file, data)
+    write_new(file, data, mode=0o600)
     commands = next_commands(fingerprint, _servers(client, settings))
     if terminal.json:
         terminal.show_json(
@@ -220,18 +220,3 @@ def _setting(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise click.BadParameter(f"{text!r:.80} is not NAME=VALUE", param_hint="--set")
     return name, value
-
-
-def _write(file: Path, data: bytes) -> None:
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-    except FileExistsError as exc:
-        raise _exists(file) from exc
-    except OSError as exc:
-        raise AgentError(f"cannot write {file}: {reason_of(exc)}") from exc
-
-
-def _exists(file: Path) -> AgentError:
-    return AgentError(f"{file} exists", hint="remove it first, or name another file")

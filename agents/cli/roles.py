@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
+from agents.cli.files import write_new
 from agents.cli.terminal import Terminal, json_option, pass_terminal
 from agents.runtime import logs
 from agents.runtime.clock import SystemClock
 from agents.runtime.config import load, render_sample
-from agents.runtime.errors import AgentError, ConfigError, reason_of
+from agents.runtime.errors import ConfigError
 
 __all__ = ["ROLES", "client", "config_class", "hub", "load_config", "server", "zone_server"]
 
@@ -179,13 +180,7 @@ def write_sample(
     if file is None or str(file) == "-":
         terminal.out.write(text)
         return
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as exc:
-        raise AgentError(f"{file} exists", hint="remove it first, or name another file") from exc
-    except OSError as exc:
-        raise AgentError(f"cannot write {file}: {reason_of(exc)}") from exc
+    write_new(file, text.encode(), mode=0o666)
     terminal.say(f"wrote {file}; next: anchorline {role} config check --config {file}")
 
 
