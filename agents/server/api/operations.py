@@ -2,7 +2,8 @@
 
 Everything that an administrator can do is one method. Methods that change something name the
 actor; each raises `agents.server.errors.OperationError` when it is refused, and returns what
-JSON can carry. Dates are ISO 8601 in UTC, KeyIDs and ids lower-case hex.
+JSON can carry. Dates are ISO 8601 in UTC, to the second, as "2026-01-31T12:00:00+00:00"; KeyIDs
+and ids are lower-case hex.
 
     status     {role, id, deployment, fingerprint, time, server: {fqdn, listen}, roots: [root],
                 root_age: {days, warning}, keys: [{kind, fingerprint, root, serial, not_before,

@@ -61,7 +61,7 @@ class ApprovalOperations(Desk):
         events = await self._server.store.read(approvals.history)
         return [
             {
-                "at": e.at.isoformat(),
+                "at": iso(e.at),
                 "actor": e.actor,
                 "state": e.state.value,
                 "fingerprint": e.identity.hex(),
@@ -98,8 +98,8 @@ def _row(one: Approval) -> Row:
         "host": one.host,
         "address": one.address,
         "state": one.state.value,
-        "first_seen": one.first_seen.isoformat(),
-        "last_seen": one.last_seen.isoformat(),
+        "first_seen": iso(one.first_seen),
+        "last_seen": iso(one.last_seen),
         "decided_by": one.decided_by,
         "decided_at": iso(one.decided_at),
         "reason": one.reason,

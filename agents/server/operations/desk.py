@@ -73,5 +73,5 @@ def coverage_row(coverage: Coverage) -> Row:
 
 
 def iso(date: datetime | None) -> str | None:
-    """A date as JSON carries it."""
-    return None if date is None else date.isoformat()
+    """A date as JSON carries it: to the second, whatever more is known of it."""
+    return None if date is None else date.isoformat(timespec="seconds")

@@ -11,7 +11,7 @@ from agents.runtime.trace import tracing
 from agents.server import lineage
 from agents.server.errors import OperationError
 from agents.server.gate import Confirmation, Judgement, Verdict, judge_revoke
-from agents.server.operations.desk import Desk, Row, coverage_row, newest_created
+from agents.server.operations.desk import Desk, Row, coverage_row, iso, newest_created
 from agents.server.settings import ROOT_INTERVAL
 from agents.server.store import audit
 from pki import certificates, rotation
@@ -131,7 +131,7 @@ class RootOperations(Desk):
         records = await self._server.store.read(partial(audit.latest, limit=10_000, action="root."))
         return [
             {
-                "at": record.act.at.isoformat(),
+                "at": iso(record.act.at),
                 "actor": record.act.actor,
                 "action": record.act.action,
                 "subject": record.act.subject,
@@ -187,7 +187,7 @@ def root_row(server: "Server", root: Root) -> Row:
     return {
         "name": root.name,
         "fingerprint": root.key_id.hex(),
-        "created": certificates.created(root.der).isoformat(),
+        "created": iso(certificates.created(root.der)),
         "current": root.key_id == chain.current_root.key_id,
         "revoked": root.key_id in chain.revoked,
         "revocable": judgement.verdict is Verdict.GO,

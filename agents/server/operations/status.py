@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
+from agents.member.keyring import Credential
 from agents.member.status import credential_row, link_row
-from agents.server.operations.desk import Desk, Row, newest_created
+from agents.server.operations.desk import Desk, Row, iso, newest_created
 from agents.server.operations.roots import root_row
 from agents.server.settings import ROOT_AGE_WARNING
 from agents.server.store import approvals
@@ -36,7 +37,7 @@ class StatusOperations(Desk):
             "id": server.member.id.hex(),
             "deployment": server.trust.deployment.hex(),
             "fingerprint": server.trust.state.fingerprint,
-            "time": server.clock.now().isoformat(),
+            "time": iso(server.clock.now()),
             "server": {
                 "fqdn": server.fqdn,
                 "listen": f"{listener.host}:{listener.port}" if listener else None,
@@ -50,10 +51,7 @@ class StatusOperations(Desk):
                 "days": age.days,
                 "warning": root_age_warning(newest_created(server), server.clock.now(), limit),
             },
-            "keys": [
-                credential_row(held, server.renewals[held.kind].next_at)
-                for held in server.keyring.credentials
-            ],
+            "keys": [self._key(held) for held in server.keyring.credentials],
             "ledger": {
                 "slot": authority.slot.hex(),
                 "n": last.n,
@@ -72,6 +70,11 @@ class StatusOperations(Desk):
             "can_sign": authority.can_sign,
         }
 
+    def _key(self, held: Credential) -> Row:
+        """A certificate in use: the row of its report, with dates as they are here."""
+        next_at = self._server.renewals[held.kind].next_at
+        return {**credential_row(held, next_at), "next_renewal": iso(next_at)}
+
     async def _components(self) -> list[Row]:
         known = {c.id: c for c in self._server.approved_components()}
         rows = []
@@ -85,7 +88,7 @@ class StatusOperations(Desk):
                     "fingerprint": one.identity.hex(),
                     "state": one.state.value,
                     "connected": component is not None and component.present,
-                    "last_seen": one.last_seen.isoformat(),
+                    "last_seen": iso(one.last_seen),
                 }
             )
         return rows

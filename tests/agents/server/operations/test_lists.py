@@ -1,5 +1,7 @@
 """What is listed of clients, and of the deployment."""
 
+import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -109,3 +111,30 @@ async def test_the_signatures_of_a_zone_servers_ca_are_counted_apart(
     after: dict[str, Any] = (await operations.status())["signatures"]
     assert after["root"] == before["root"]
     assert after["client_ca"] == before["client_ca"] + 2
+
+
+async def test_each_date_of_each_answer_is_to_the_second(
+    operations: ServerOperations, server: Server, clock: FakeClock
+) -> None:
+    clock.move(timedelta(microseconds=123_456))
+    await machines(server, "127.0.1.11")
+    hub = Component()
+    await enrolled(server, hub, Kind.HUB_TLS, host="hub-1")
+    decided = await operations.approvals_decide(ME, hub.key_id.hex(), "approve", "")
+    server.renewals[Kind.SERVER_TLS].next_at = clock.now()
+    answers = [
+        await operations.root_new(ME, confirmed=True),
+        await operations.setting_set(ME, "pki_client_tls_key_duration_days", "6"),
+        await operations.status(),
+        await operations.roots(),
+        await operations.root_log(),
+        await operations.rotation(behind=False),
+        decided,
+        await operations.approvals(),
+        await operations.approvals_log(),
+        await operations.clients(),
+        await operations.settings(),
+    ]
+    dates = set(re.findall(r'"(\d{4}-\d\d-\d\dT[^"]*)"', json.dumps(answers)))
+    assert START.isoformat() in dates
+    assert {date for date in dates if not re.fullmatch(r"[-T:\d]{19}\+00:00", date)} == set()
