@@ -18,7 +18,6 @@ __all__ = ["relay"]
 
 RETRY_AFTER = 2.0
 """Seconds that a zone server is asked to wait while there is no server."""
-PATIENCE = 15.0
 
 
 async def relay(server: Channel | None, zone: Channel, message: Message) -> Message:
@@ -33,7 +32,7 @@ async def relay(server: Channel | None, zone: Channel, message: Message) -> Mess
         inner=codec.encode_body(msgspec.structs.replace(message, call=0)),
     )
     try:
-        answer = await server.request(envelope, timeout=PATIENCE)
+        answer = await server.request(envelope)
     except UnavailableError as exc:
         return Refused(reason="unavailable", text=str(exc), retry_after=RETRY_AFTER)
     if not isinstance(answer, Relayed):
