@@ -22,12 +22,12 @@ RETRY_AFTER = 2.0
 
 async def relay(server: Channel | None, zone: Channel, message: Message) -> Message:
     """Hand a zone server's request on, and return the server's answer."""
-    if server is None or server.is_closed:
+    if server is None:
         return Refused(reason="unavailable", text="no server", retry_after=RETRY_AFTER)
-    proven = zone.link_class is LinkClass.MEMBER and zone.peer is not None
+    proven = zone.peer if zone.link_class is LinkClass.MEMBER else None
     envelope = Relay(
-        zone=zone.peer.name.id if proven and zone.peer else b"",
-        proven=proven,
+        zone=b"" if proven is None else proven.name.id,
+        proven=proven is not None,
         inner_type=message.FRAME,
         inner=codec.encode_body(msgspec.structs.replace(message, call=0)),
     )

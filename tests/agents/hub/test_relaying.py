@@ -98,6 +98,7 @@ async def test_without_a_server_it_is_asked_again_later(server: str | None) -> N
     answer = await relay(link, member_link().channel, ASKED)
     assert isinstance(answer, Refused)
     assert answer.reason == "unavailable"
+    assert answer.text
     assert answer.retry_after == RETRY_AFTER
 
 
@@ -112,6 +113,8 @@ async def test_a_server_that_goes_meanwhile_is_asked_again_later() -> None:
     server.answering = leaving
     answer = await relay(server.channel, member_link().channel, ASKED)
     assert isinstance(answer, Refused)
+    assert answer.reason == "unavailable"
+    assert answer.text
     assert answer.retry_after == RETRY_AFTER
 
 
@@ -144,6 +147,7 @@ async def test_what_is_no_answer_to_the_request_is_refused(inner: Message) -> No
     answer = await relay(server.channel, member_link().channel, ASKED)
     assert isinstance(answer, Refused)
     assert answer.reason == "envelope"
+    assert answer.text == f"{type(inner).__name__} is no answer to this"
 
 
 @pytest.mark.parametrize(
@@ -155,3 +159,4 @@ async def test_what_is_no_message_is_refused(kind: int, inner: bytes) -> None:
     answer = await relay(server.channel, member_link().channel, ASKED)
     assert isinstance(answer, Refused)
     assert answer.reason == "envelope"
+    assert answer.text
