@@ -6,15 +6,21 @@ same rooms as what the server does by itself. One noun a file; `ServerOperations
 """
 
 from agents.server.operations.approvals import ApprovalOperations
+from agents.server.operations.bundles import BundleOperations
 from agents.server.operations.clients import ClientOperations
-from agents.server.operations.handouts import HandoutOperations
 from agents.server.operations.roots import RootOperations
+from agents.server.operations.settings import SettingOperations
 from agents.server.operations.status import StatusOperations
 
 __all__ = ["ServerOperations"]
 
 
 class ServerOperations(
-    RootOperations, ApprovalOperations, ClientOperations, HandoutOperations, StatusOperations
+    RootOperations,
+    ApprovalOperations,
+    ClientOperations,
+    BundleOperations,
+    SettingOperations,
+    StatusOperations,
 ):
     """The operations of one server; changes run one after the other."""

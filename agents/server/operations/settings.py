@@ -1,22 +1,15 @@
-"""Settings and init bundles: what the others are told, and what they are given (B8, D1)."""
-
-from collections.abc import Mapping
+"""Settings of the deployment: listed, and changed without a restart (B8)."""
 
 from agents.runtime import logs
-from agents.server import bundling
 from agents.server.operations.desk import Desk, Row
 
-__all__ = ["HandoutOperations"]
+__all__ = ["SettingOperations"]
 
 log = logs.get_logger()
 
 
-class HandoutOperations(Desk):
-    """What may be asked about settings and bundles."""
-
-    async def bundle(self, actor: str, settings: Mapping[str, str]) -> tuple[bytes, str, int]:
-        """The init bundle, its deployment fingerprint, and how often one was handed out (D1)."""
-        return await bundling.export(self._server, actor, settings)
+class SettingOperations(Desk):
+    """What may be asked about settings."""
 
     async def settings(self) -> list[Row]:
         """Every setting."""
