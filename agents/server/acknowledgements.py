@@ -44,4 +44,4 @@ class Acknowledgements:
 
 
 def _said(ack: AckRecord) -> tuple[object, ...]:
-    return ack.n, ack.entry_id, ack.credentials
+    return ack.entry_id, ack.credentials

@@ -97,6 +97,13 @@ async def test_a_smaller_number_is_believed_once_the_greater_one_is_gone() -> No
     assert held.of(CHAIN.slot)[ID] == ack(1)
 
 
+async def test_another_entry_of_the_same_number_is_another_word() -> None:
+    held = Acknowledgements(MemoryAcks())
+    await held.take(ack(2, chain=FORGED), follower(FORGED))
+    await held.take(ack(2), follower(CHAIN))
+    assert held.of(CHAIN.slot) == {ID: ack(2)}
+
+
 async def test_the_same_one_is_written_once() -> None:
     store = MemoryAcks()
     held = Acknowledgements(store)
