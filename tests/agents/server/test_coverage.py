@@ -45,6 +45,12 @@ def ack(n: int, credentials: Sequence[Credential], *, chain: Chain = CHAIN) -> A
         (ack(2, [credential(2)]), False, State.MOVED, "acknowledged"),
         (ack(2, [credential(1)]), True, State.MOVING, "client-tls still under an older root"),
         (ack(2, [credential(2), credential(0, "client-ca")]), True, State.MOVING, "client-ca"),
+        (
+            ack(2, [credential(1), credential(0), credential(0, "client-ca")]),
+            True,
+            State.MOVING,
+            "client-ca, client-tls still under an older root",
+        ),
         (ack(2, []), True, State.MOVING, "no certificate yet"),
         (ack(1, [credential(2)]), True, State.MOVING, "acknowledged entry 1, this root is entry 2"),
         (ack(1, [credential(1)]), False, State.OFFLINE, "offline, will follow: acknowledged"),
@@ -113,4 +119,17 @@ def test_counts_are_by_role_and_those_behind_come_first() -> None:
         "host-04",
     ]
     assert len(coverage.behind) == 3
-    assert coverage.name == "s.example Root 2"
+    assert (coverage.root, coverage.name) == (ledgers.kid(2), "s.example Root 2")
+
+
+@pytest.mark.req("B12")
+def test_in_each_state_roles_are_together_and_their_hosts_in_order() -> None:
+    everybody = [client(3), client(1, role="hub"), client(4), client(2)]
+    coverage = cover(CHAIN, ledgers.kid(2), everybody, {})
+    hosts = [(row.component.role, row.component.host) for row in coverage.rows]
+    assert hosts == [
+        ("client", "host-02"),
+        ("client", "host-03"),
+        ("client", "host-04"),
+        ("hub", "host-01"),
+    ]
