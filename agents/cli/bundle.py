@@ -14,7 +14,7 @@ from agents.cli.api import Client
 from agents.cli.files import refuse_existing, write_new
 from agents.cli.tables import Column, date
 from agents.cli.terminal import Terminal, json_option, pass_terminal, plain
-from agents.member.bundle_settings import NAMES, SERVERS, parse_settings
+from agents.member.bundle_settings import NAMES, PORT, SERVERS, parse_settings
 from agents.member.fingerprints import same_deployment
 from agents.runtime.config import DEFAULT_PORT
 from agents.runtime.errors import AgentError, Exit, reason_of
@@ -62,13 +62,15 @@ def export(terminal: Terminal, file: Path, given: Sequence[str]) -> None:
         terminal.say(f"deployment fingerprint {fingerprint}")
         return
     write_new(file, data, mode=0o600)
-    commands = next_commands(fingerprint, _servers(client, settings))
+    servers, assumed = _servers(client, settings)
+    commands = next_commands(fingerprint, servers)
     if terminal.json:
         terminal.show_json(
             {
                 "file": str(file),
                 "fingerprint": fingerprint,
                 "count": int(headers.get("x-anchorline-count", "0")),
+                "assumed": assumed,
                 "next": commands,
             }
         )
@@ -76,7 +78,7 @@ def export(terminal: Terminal, file: Path, given: Sequence[str]) -> None:
     terminal.say(f"wrote {file}, number {headers.get('x-anchorline-count')} that was handed out;")
     terminal.say("it holds no secret, but whoever has it can connect and learn of this deployment")
     terminal.show(f"deployment fingerprint {fingerprint}")
-    _show_next(terminal, commands)
+    _show_next(terminal, commands, assumed)
 
 
 @bundle.command()
@@ -95,7 +97,8 @@ def inspect(terminal: Terminal, file: Path, expect_fingerprint: str | None) -> N
             hint="do not install it; compare with what `anchorline bundle export` printed",
         )
     slots = [slot_rows(chain) for chain in opened.chains]
-    commands = next_commands(opened.fingerprint, _bundled_servers(opened))
+    servers, assumed = _bundled_servers(opened)
+    commands = next_commands(opened.fingerprint, servers)
     if terminal.json:
         terminal.show_json(
             {
@@ -104,6 +107,7 @@ def inspect(terminal: Terminal, file: Path, expect_fingerprint: str | None) -> N
                 "signer": opened.signer.hex(),
                 "slots": slots,
                 "settings": dict(opened.settings),
+                "assumed": assumed,
                 "next": commands,
             }
         )
@@ -118,7 +122,9 @@ def inspect(terminal: Terminal, file: Path, expect_fingerprint: str | None) -> N
         terminal.show(f"setting {plain(name)} = {plain(value)}")
     for problem in opened.problems:
         terminal.say(f"this program is older than the bundle: {problem}")
-    _show_next(terminal, commands)
+    if not opened.settings:
+        terminal.say("it carries no settings")
+    _show_next(terminal, commands, assumed)
 
 
 def open_bundle_file(file: Path) -> "Bundle":
@@ -185,34 +191,50 @@ def next_commands(fingerprint: str, servers: Sequence[str]) -> list[str]:
     ]
 
 
-def _show_next(terminal: Terminal, commands: Sequence[str]) -> None:
+def _show_next(terminal: Terminal, commands: Sequence[str], assumed: Sequence[str]) -> None:
+    for text in assumed:
+        terminal.say(plain(text))
     terminal.say(f"on the next machine, with the bundle as {INSTALLED}:")
     for command in commands:
         terminal.say(f"  {command}")
 
 
-def _servers(client: Client, settings: Mapping[str, str]) -> list[str]:
-    """Where the next machine is to connect, as far as this server can say."""
+def _servers(client: Client, settings: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Where the next machine is to connect, as far as this server can say, and what is assumed."""
     if SERVERS in settings:
         return _named(settings)
     server = client.get("status")["server"]
-    port = str(server["listen"] or "").rpartition(":")[2] or DEFAULT_PORT
-    return [f"{server['fqdn']}:{port}"]
+    return _at(server["fqdn"], str(server["listen"] or "").rpartition(":")[2])
 
 
-def _bundled_servers(opened: "Bundle") -> list[str]:
+def _bundled_servers(opened: "Bundle") -> tuple[list[str], list[str]]:
+    """Where the next machine is to connect, and what of that the bundle does not say."""
     if SERVERS in opened.settings:
         return _named(opened.settings)
-    name = opened.chains[0].current_root.name
-    return [f"{name.rpartition(' Root ')[0]}:{DEFAULT_PORT}"]
+    root = opened.chains[0].current_root.name
+    servers, assumed = _at(root.rpartition(" Root ")[0], opened.settings.get(PORT, ""))
+    return servers, [f"no server is named in the bundle: this one made {root}", *assumed]
 
 
-def _named(settings: Mapping[str, str]) -> list[str]:
+def _named(settings: Mapping[str, str]) -> tuple[list[str], list[str]]:
     known = {name: settings[name] for name in NAMES if name in settings}
     try:
-        return [str(server) for server in parse_settings(known).servers]
+        servers = parse_settings(known).servers
+        # Whose port is another one with another default has none of its own.
+        others = parse_settings({PORT: "1", **known}).servers
     except ValueError as exc:
         raise AgentError(str(exc), hint="export another bundle") from exc
+    bare = [one.host for one, other in zip(servers, others, strict=True) if one != other]
+    return [str(server) for server in servers], _without_port(bare)
+
+
+def _at(host: str, port: str) -> tuple[list[str], list[str]]:
+    return [f"{host}:{port or DEFAULT_PORT}"], _without_port([] if port else [host])
+
+
+def _without_port(hosts: Sequence[str]) -> list[str]:
+    text = f"no port is named for {', '.join(hosts)}: the default applies, {DEFAULT_PORT}"
+    return [text] if hosts else []
 
 
 def _setting(text: str) -> tuple[str, str]:

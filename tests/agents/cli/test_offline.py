@@ -81,6 +81,41 @@ def test_the_command_for_the_next_machine_works(file: Path, tmp_path: Path) -> N
     assert read["expect_fingerprint"] == fingerprint(file)
 
 
+NOBODY = "no server is named in the bundle: this one made s.example Root 2"
+BARE = "no port is named for {}: the default applies, 14172"
+
+
+@pytest.mark.parametrize(
+    ("settings", "servers", "assumed"),
+    [
+        ({}, ["s.example:14172"], [NOBODY, BARE.format("s.example")]),
+        ({"port": "9"}, ["s.example:9"], [NOBODY]),
+        ({"ServerNameList": "a:14172, b:1"}, ["a:14172", "b:1"], []),
+        (
+            {"ServerNameList": "a, b:1, [::1]"},
+            ["a:14172", "b:1", "[::1]:14172"],
+            [BARE.format("a, ::1")],
+        ),
+        ({"ServerNameList": "a, b:1", "port": "14172"}, ["a:14172", "b:1"], []),
+    ],
+    ids=["nothing", "a port", "every port", "one port", "servers and a port"],
+)
+def test_what_a_bundle_does_not_say_is_said_to_be_assumed(
+    tmp_path: Path, settings: dict[str, str], servers: list[str], assumed: list[str]
+) -> None:
+    file = tmp_path / "init.dat"
+    file.write_bytes(make_bundle(key(2), [CHAIN], [head(CHAIN, 2)], settings))
+    found = json.loads(call("bundle", "inspect", "--json", str(file)).out)
+    assert (found["settings"], found["assumed"]) == (settings, assumed)
+    assert f"--set=servers={json.dumps(servers)}" in shlex.split(found["next"][0])
+    nothing = [] if settings else ["it carries no settings"]
+    ended = call("bundle", "inspect", str(file))
+    shown = [f"setting {name} = {value}" for name, value in sorted(settings.items())]
+    assert [one for one in ended.out.splitlines() if one.startswith("setting")] == shown
+    place = ended.err.index("on the next machine")
+    assert ended.err[:place].splitlines() == [*nothing, *assumed]
+
+
 @pytest.mark.req("D5")
 def test_a_bundle_of_another_deployment_is_refused(file: Path, tmp_path: Path) -> None:
     own = fingerprint(file)
