@@ -33,7 +33,11 @@ def clients() -> None:
 @json_option
 @pass_terminal
 def list_clients(terminal: Terminal) -> None:
-    """List every client of the server and of its zone servers."""
+    """List every client of the server and of its zone servers.
+
+    VALID KEY and KEY UNTIL are about the key that a client has proven at its LAST REGISTRATION; one
+    that it got since shows after the next.
+    """
     rows = Client(terminal.socket).get("clients")
     if terminal.json:
         terminal.show_json(rows)

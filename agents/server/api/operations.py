@@ -20,7 +20,8 @@ and ids are lower-case hex.
                 decided_at, reason}
     client     {id, host, address, seen, port, version, last_registration, key_not_after, root,
                 valid_key, responder, responder_role, chain, index, leader, forward, backward,
-                status}
+                status}; key_not_after, root and valid_key are about the key that it has proven at
+                its last registration
     setting    {name, value, default, type, value_type, changed_by, changed_at, effective, note}
 """
 

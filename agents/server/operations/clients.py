@@ -10,7 +10,11 @@ class ClientOperations(Desk):
     """What may be asked about clients."""
 
     async def clients(self) -> list[Row]:
-        """Every client of this server and of its zone servers (F3)."""
+        """Every client of this server and of its zone servers (F3).
+
+        Its key is the one that its link has proven when it registered last: what was issued to it
+        since may not have reached it.
+        """
         server = self._server
         trusted = server.trust.trusted
         rows: list[Row] = []

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from agents.cli import tables
+from agents.cli.clients import ROWS
 from agents.cli.health import Health
 from agents.cli.main import COMMANDS, cli, main
 from agents.cli.origin import OriginError, check_origin
@@ -228,6 +229,14 @@ def test_help_names_the_exit_codes_and_the_variable(capsys: pytest.CaptureFixtur
     text = " ".join(shown(capsys, "server", "healthcheck").split())
     for health in Health:
         assert f"{health.value} {health.code}" in text
+
+
+def test_help_says_of_when_the_key_of_a_client_is(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(shown(capsys, "clients", "list").split())
+    assert "the key that a client has proven at its LAST REGISTRATION" in text
+    for column in ("VALID KEY", "KEY UNTIL", "LAST REGISTRATION"):
+        assert column in text
+        assert column in [one.head for one in ROWS]
 
 
 def test_a_socket_that_may_not_be_used_says_who_may(

@@ -58,7 +58,9 @@ async def test_a_key_under_a_revoked_root_or_expired_is_not_valid(
     assert [row["valid_key"] for row in await operations.clients()] == [True, True]
     await operations.root_revoke(ME, ROOT0, key_in_doubt=True, reason="x", confirmed=True)
     assert [row["valid_key"] for row in await operations.clients()] == [False, True]
-    await late.follow()
+    await late.renew()
+    assert [row["valid_key"] for row in await operations.clients()] == [False, True], "not proven"
+    await late.register()
     assert [row["valid_key"] for row in await operations.clients()] == [True, True]
     clock.move(timedelta(days=7))
     assert [row["valid_key"] for row in await operations.clients()] == [False, False]
