@@ -139,10 +139,6 @@ class Authority:
         """Whether the current root's private half is here."""
         return self._keyring.root(self.chain.current_root.key_id) is not None
 
-    def roots(self) -> list[Facts]:
-        """The active roots, oldest first."""
-        return [certificates.read(root.der) for root in self.chain.trusted_roots]
-
     def issuer(self) -> Issuer:
         """The current root as an issuer.
 
