@@ -214,8 +214,7 @@ class Authority:
                 "the next root's key is not in standby.db", hint="restore it from its backup"
             )
         new_key, further = standby[chain.state.next[0]], keys.generate()
-        self._standby.save({**standby, keys.key_id(further.public_key()): further})
-        self._keyring.keep_roots({current.key_id: current_key, chain.state.next[0]: new_key})
+        one_more = keys.key_id(further.public_key())
         root = certificates.make_root(
             new_key, self._fqdn, len(chain.roots), now, issuance.serial(self._random, now)
         )
@@ -224,10 +223,12 @@ class Authority:
             root,
             current_key,
             new_key,
-            keys.key_id(further.public_key()),
+            one_more,
             time=int(now.timestamp()),
             audit=audit,
         )
+        self._standby.save({**standby, one_more: further})
+        self._keyring.keep_roots({current.key_id: current_key, chain.state.next[0]: new_key})
         try:
             self._append(longer)
         except StateError:

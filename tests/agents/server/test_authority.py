@@ -13,7 +13,7 @@ from agents.server.authority import OWN_KINDS, found
 from agents.server.standby import Standby
 from pki import certificates, keys, ledger
 from pki.certificates import Kind
-from pki.errors import RefusedError, UntrustedError
+from pki.errors import MalformedError, RefusedError, UntrustedError
 from tests.support.authority import AUDIT, check_whole, copy, make_root, revoke_first
 from tests.support.clock import START, FakeClock
 from tests.support.components import Component
@@ -239,6 +239,20 @@ async def test_a_new_root_after_which_standby_db_cannot_be_tidied_is_taken_up_al
             assert held is not None
             assert held.root == chain.current_root.key_id
         await make_root(server)
+        check_whole(server)
+
+
+@pytest.mark.req("B11")
+async def test_a_ledger_without_room_for_a_new_root_gets_none_and_no_key_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MemoryFiles()
+    async with prepared(tmp_path, files=files) as server:
+        monkeypatch.setattr(ledger, "MAX_ENTRIES", 1)
+        before = dict(files.content)
+        with pytest.raises(MalformedError, match="more than 1 entries"):
+            await make_root(server)
+        assert files.content == before
         check_whole(server)
 
 
