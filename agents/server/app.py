@@ -257,7 +257,9 @@ class Server:
                 *(renewal.run() for renewal in self.renewals.values()),
             )
             await until_stopped(stop, loops)
-        status.write()
+        await self.listener.stop()
+        await self.links.close()
+        status.write()  # its last word: there are no links any more
 
     def handle(self, channel: Channel, message: Message) -> Answer | Awaitable[Answer]:
         """Answer a client or a hub."""

@@ -291,13 +291,14 @@ async def test_a_link_that_was_shown_an_older_certificate_is_made_again(tmp_path
         assert (await link.closed()).code is CloseCode.TRUST_CHANGED
 
 
-async def test_its_end_is_told_to_all(tmp_path: Path) -> None:
+async def test_its_end_is_told_to_all_and_is_in_its_last_report(tmp_path: Path) -> None:
     async with serving(tmp_path) as case:
         _, link, _ = await case.joined(Role.CLIENT)
         await case.clock.advance_network(5)
         assert len(case.report["links"]) == 1
     end = await link.closed()
     assert (end.code, end.by_peer) == (CloseCode.GOING_AWAY, True)
+    assert case.report["links"] == []
 
 
 async def test_what_it_left_behind_ends_with_it(tmp_path: Path) -> None:
