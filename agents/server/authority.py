@@ -291,8 +291,9 @@ class Authority:
             denied=self._trust.denied if denied is None else denied,
         )
         self._trust.take_head(head, source="ourselves")
-        # What could not be destroyed when its root was revoked is destroyed now (B3).
-        kept = self._keyring.root_ids - chain.revoked
+        # What could not be destroyed when its root was revoked is destroyed now (B3), and the key
+        # of a root to come that a new root left here when it failed is taken away.
+        kept = self._keyring.root_ids & {root.key_id for root in chain.trusted_roots}
         self._keyring.keep_roots({id: _held(self._keyring, id) for id in kept})
         return head
 

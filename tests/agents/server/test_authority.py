@@ -221,6 +221,20 @@ async def test_a_new_root_that_failed_leaves_no_key_of_a_root_to_come_in_pki_db(
         check_whole(server)
 
 
+@pytest.mark.req("B11")
+async def test_a_key_of_a_root_to_come_that_no_disk_could_take_back_goes_with_the_next_head(
+    tmp_path: Path,
+) -> None:
+    files = MemoryFiles()
+    async with prepared(tmp_path, files=files) as server:
+        files.fail(3, Failure.BEFORE)  # standby.db, pki.db, ledger
+        files.fail(4, Failure.BEFORE)  # pki.db
+        with pytest.raises(StateError, match="ledger"):
+            await make_root(server)
+        server.authority.sign_head()
+        assert server.keyring.root_ids == {server.authority.chain.current_root.key_id}
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_new_root_after_which_standby_db_cannot_be_tidied_is_taken_up_all_the_same(
     tmp_path: Path, way: Failure
