@@ -159,7 +159,7 @@ class Authority:
         wanted = [root.key_id for root in chain.roots[-2:] if root.key_id not in chain.revoked]
         roots = {id: key for id in wanted if (key := self._keyring.root(id)) is not None}
         current = chain.current_root.key_id
-        if standby is not None and current not in roots and current in standby:
+        if standby is not None and current in standby:
             roots[current] = standby[current]
         self._keyring.keep_roots(roots)
         if standby is not None and standby.keys() != set(chain.state.next):
@@ -300,7 +300,7 @@ class Authority:
     def head_due(self) -> datetime:
         """When the next HEAD is to be signed: at once if none names our last entry."""
         held, last = self._trust.head(self._slot), self.chain.last
-        if held is None or (held.n, held.entry_id) != (last.n, last.id):
+        if held is None or held.entry_id != last.id:
             return self._clock.now()
         # Not from a HEAD that was signed while the clock was ahead.
         signed = min(datetime.fromtimestamp(held.time, UTC), self._clock.now())
