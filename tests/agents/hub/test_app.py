@@ -309,6 +309,7 @@ async def test_its_end_is_told_to_both(tmp_path: Path) -> None:
         links = [case.server.link, case.zone.link]
         await case.clock.advance_network(5)
         assert len(case.report["links"]) == 2
+    await until(lambda: all(link.is_closed for link in links))
     ends = [await link.closed() for link in links]
     assert [(end.code, end.by_peer) for end in ends] == [(CloseCode.GOING_AWAY, True)] * 2
     assert case.report["role"] == "hub"
@@ -396,6 +397,7 @@ async def test_a_link_that_trust_covers_no_more_is_ended(tmp_path: Path) -> None
         held = [stand.member.keyring.credential(KINDS[stand.role]) for stand in links]
         case.site.deny(*(one.leaf.key_id for one in held if one is not None))
         case.site.teach(case.hub.member.trust)
+        await until(lambda: all(link.is_closed for link in links.values()))
         ends = [await link.closed() for link in links.values()]
         assert [(end.code, end.by_peer) for end in ends] == [(CloseCode.REVOKED, True)] * 2
 

@@ -15,20 +15,29 @@ import pytest
 from sqlalchemy import select
 
 from agents.member.contexts import MAX_SHOWN
+from agents.member.keyring import Keyring
+from agents.responder.registry import MISSED
+from agents.runtime.admission import Admission
 from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
 from agents.runtime.lock import lock_state
+from agents.runtime.network import answered
 from agents.runtime.notify import Notifier
 from agents.runtime.turns import Turns
 from agents.server import app
 from agents.server.app import BELIEVED_AFTER, KEPT_AFTER_EXPIRY, Server, run
+from agents.server.authority import OWN_KINDS
+from agents.server.config import Config
 from agents.server.operations import ServerOperations
 from agents.server.store import Store
 from agents.server.store.schema import issued as table
 from pki import certificates, heads
 from pki.certificates import Kind
 from pki.keys import KeyId
-from protocol.messages import Issued
+from pki.rotation import CLIENT_WINDOW
+from protocol.messages import Issued, Pending, Refused, Register, Registered
+from tests.agents.server.operations.machines import Machine, machines
 from tests.support.clock import START, FakeClock, settle
 from tests.support.components import Component, FakeChannel, peer_of
 from tests.support.files import MemoryFiles
@@ -332,6 +341,150 @@ async def test_a_decision_that_denies_nobody_signs_no_head(tmp_path: Path) -> No
         await enrolled(server, hub, Kind.HUB_TLS)
         await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
         assert server.trust.latest_head() == before
+
+
+# --- what the next start finds
+
+
+@asynccontextmanager
+async def configured(config: Config, clock: FakeClock) -> AsyncIterator[Server]:
+    """A server with options of its own."""
+    config.state.mkdir(mode=0o700)
+    store = Store.open(config.state / "server.db")
+    try:
+        server = Server(config, clock, store)
+        await server.prepare()
+        yield server
+        await settle()
+        await server.tasks.close()
+    finally:
+        store.close()
+
+
+@pytest.mark.sockets
+async def test_a_run_has_made_everything_and_leaves_its_database_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, clock, closed = config_in(tmp_path), FakeClock(), list[Store]()
+    close, stop = Store.close, Stop(clock, Notifier(None))
+
+    def noted(store: Store) -> None:
+        closed.append(store)
+        close(store)
+
+    monkeypatch.setattr(Store, "close", noted)
+    stop.request("test")
+    await run(config, clock=clock, stop=stop)
+    assert len(closed) == 1
+    keyring = Keyring(config.state / "pki.db", DISK)
+    assert {held.kind for held in keyring.credentials} == set(OWN_KINDS)
+
+
+@pytest.mark.req("B12", "F1", "I2")
+async def test_what_was_told_and_decided_is_known_after_a_restart(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server:
+        operations = ServerOperations(server)
+        await operations.setting_set("me", "pki_hub_tls_key_duration_days", "33")
+        zone, client = Component(), Machine(server, "127.0.1.1")
+        await enrolled(server, zone, Kind.ZONE_SERVER_TLS, host="zone-1")
+        await operations.approvals_decide("me", zone.key_id.hex(), "approve", "")
+        await client.follow()
+        shown = tuple(server._shown())
+    async with prepared(tmp_path, clock=clock) as server:
+        assert server.settings.policies()[Kind.HUB_TLS].validity == timedelta(days=33)
+        assert server.registry.row(client.component.id) is not None
+        assert set(server.acknowledgements.of(server.authority.slot)) == {client.component.id}
+        (one,) = server.approved_components()
+        assert (one.role, one.id, one.host) == ("zone-server", zone.id, "zone-1")
+        assert server.infrastructure.counts(zone.id)
+        assert tuple(server._shown()) == shown == (tls_key(server),)
+
+
+async def test_each_line_says_whose_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path) as server:
+        with logged() as lines:
+            await server.prepare()
+        assert {line["id"] for line in lines} == {server.member.id.hex()}
+
+
+async def test_who_cannot_sign_starts_all_the_same_and_says_once_why(tmp_path: Path) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock):
+        pass
+    await restore_older_keys(tmp_path, files, clock)
+    clock.move(timedelta(days=400))
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            assert not server.member.certified(Kind.SERVER_TLS)
+    said = [line["event"] for line in lines if line["level"] == "error"]
+    assert said == ["root.key_missing"]
+
+
+async def test_a_root_that_has_not_begun_keeps_no_administrator_out(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as server:
+        clock.jump(-timedelta(days=10))
+        with logged() as lines:
+            await server.prepare()
+        failed = [line for line in lines if line["event"] == "key.renewal_failed"]
+        assert [line["kind"] for line in failed] == [kind.value for kind in OWN_KINDS]
+        assert all("can be signed" in str(line["reason"]) for line in failed)
+        assert all("set the clock" in str(line["hint"]) for line in failed)
+        clock.jump(timedelta(days=10))
+        await server.certify(Kind.SERVER_TLS, "test")
+
+
+# --- what is answered
+
+
+@pytest.mark.req("B13", "F2")
+async def test_a_registration_is_answered_with_what_is_in_force(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        (client,) = await machines(server, "127.0.1.1")
+        await ServerOperations(server).setting_set("me", CLIENT_WINDOW, "9")
+        await server.new_root(bytes(32))
+        server.announcing._spread = 5.0  # of a fleet that is larger than this one
+        message = Register(token=client.token, full=True, address="127.0.1.1", port=4000)
+        answer = await answered(server.handle(client.link.channel, message))
+        assert isinstance(answer, Registered)
+        assert answer.settings == {CLIENT_WINDOW: "9"}
+        assert answer.head == server.trust.latest_head()
+        assert answer.spread == 5.0
+
+
+@pytest.mark.req("E6")
+async def test_requests_at_once_are_bounded_as_is_configured(tmp_path: Path) -> None:
+    config = replace(config_in(tmp_path), admission=Admission(requests=2))
+    async with configured(config, FakeClock()) as server:
+        asking = [enrolled(server, Component(), Kind.CLIENT_TLS) for _ in range(3)]
+        answers = await asyncio.gather(*asking)
+        assert [type(answer) for answer in answers].count(Refused) == 1
+        assert "busy" in {answer.reason for answer in answers if isinstance(answer, Refused)}
+
+
+@pytest.mark.req("F2", "F3")
+async def test_a_client_is_missed_after_the_intervals_that_are_configured(tmp_path: Path) -> None:
+    clock, config = FakeClock(), replace(config_in(tmp_path), registration_seconds=10.0)
+    async with configured(config, clock) as server:
+        (client,) = await machines(server, "127.0.1.1")
+        clock.move_network(10.0 * MISSED - 1)
+        row = server.registry.row(client.component.id)
+        assert row is not None
+        assert row.present
+        clock.move_network(2)
+        row = server.registry.row(client.component.id)
+        assert row is not None
+        assert not row.present
+
+
+@pytest.mark.req("I2")
+async def test_who_waits_for_approval_is_told_when_to_ask_again(tmp_path: Path) -> None:
+    config = replace(config_in(tmp_path), pending_seconds=7.0)
+    async with configured(config, FakeClock()) as server:
+        answer = await enrolled(server, Component(), Kind.HUB_TLS)
+        assert isinstance(answer, Pending)
+        assert answer.retry_after == 7.0
 
 
 # --- coverage's question: is it there?

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from agents.member.keyring import Keyring
 from agents.member.links import SETTLED
 from agents.member.member import Member
+from agents.member.requesting import standing_of
 from agents.member.trust import Trust
 from agents.member.uplink import Uplink
 from agents.runtime import logs
@@ -268,6 +269,28 @@ async def test_its_own_keys_are_renewed_in_their_time(tmp_path: Path) -> None:
         await until(lambda: shown(case.server) != before)
 
 
+@pytest.mark.req("B12")
+async def test_what_a_client_acknowledges_is_kept(tmp_path: Path) -> None:
+    async with serving(tmp_path) as case:
+        client, link, _ = await case.joined(Role.CLIENT)
+        await client.member.acknowledge(link, case.server.member.id)
+        kept = case.server.acknowledgements.of(case.server.authority.slot)
+        assert [ack.role for ack in kept.values()] == ["client"]
+        assert set(kept) == {client.member.id}
+
+
+@pytest.mark.req("B9")
+async def test_a_link_that_was_shown_the_key_before_is_as_good_for_a_certificate(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as case:
+        client, link, _ = await case.joined(Role.CLIENT)
+        before = client.member.keyring.credential(Kind.CLIENT_TLS)
+        await case.server.certify(Kind.SERVER_TLS, "test")
+        await client.member.enrol(link, Kind.CLIENT_TLS, standing_of(link), reason="test")
+        assert client.member.keyring.credential(Kind.CLIENT_TLS) != before
+
+
 # --- which links end
 
 
@@ -279,6 +302,7 @@ async def test_a_link_under_a_revoked_root_is_ended(tmp_path: Path) -> None:
         await case.server.new_root(bytes(32))
         assert link.is_open
         case.server.revoke([old], bytes(32))
+        await until(lambda: link.is_closed)
         assert (await link.closed()).code is CloseCode.REVOKED
 
 
@@ -288,6 +312,7 @@ async def test_a_link_that_was_shown_an_older_certificate_is_made_again(tmp_path
         await settle()
         await case.server.certify(Kind.SERVER_TLS, "test")
         await case.clock.advance_network(SETTLED)
+        await until(lambda: link.is_closed)
         assert (await link.closed()).code is CloseCode.TRUST_CHANGED
 
 
@@ -296,6 +321,7 @@ async def test_its_end_is_told_to_all_and_is_in_its_last_report(tmp_path: Path) 
         _, link, _ = await case.joined(Role.CLIENT)
         await case.clock.advance_network(5)
         assert len(case.report["links"]) == 1
+    await until(lambda: link.is_closed)
     end = await link.closed()
     assert (end.code, end.by_peer) == (CloseCode.GOING_AWAY, True)
     assert case.report["links"] == []
