@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agents.runtime.errors import MissingError, StateError
+from agents.runtime.errors import StateError
 from agents.runtime.files import Files
 from pki import encoding, keys, keystore
 from pki.errors import PKIError
@@ -57,16 +57,17 @@ class Standby:
             StateError: the file or its key is missing, damaged, or they do not fit.
         """
         try:
-            unlock = keystore.KeyFile(self._files.read_file(self._key_path, KEY_FILE_BYTES))
-            content = keystore.open_sealed(self._files.read_file(self._path, MAX_FILE), unlock)
+            content = keystore.open_sealed(
+                self._files.read_file(self._path, MAX_FILE), self._unlock()
+            )
             held = [
                 keys.load_private(encoding.as_bytes(item, what="standby key"))
                 for item in encoding.as_list(
                     encoding.unpack(content, max_bytes=MAX_FILE), what="standby keys"
                 )
             ]
-        except MissingError as exc:
-            raise StateError(str(exc), hint=RESTORE) from exc
+        except StateError as exc:
+            raise StateError(exc.text, hint=exc.hint or RESTORE) from exc
         except PKIError as exc:
             raise StateError(
                 f"{self._path} does not open with {self._key_path}: {exc}", hint=RESTORE
@@ -74,13 +75,27 @@ class Standby:
         return {keys.key_id(key.public_key()): key for key in held}
 
     def save(self, held: Mapping[KeyId, PrivateKey]) -> None:
-        """Keep these keys and no other; durable on return."""
+        """Keep these keys and no other; durable on return.
+
+        Raises:
+            StateError: the key file is missing though there is what it opens, or is none; or the
+                disk says no.
+        """
         if not self._files.exists(self._key_path):
             if self.exists:
                 raise StateError(
                     f"{self._key_path} is missing", hint="restore it from the standby backup"
                 )
             self._files.write_atomic(self._key_path, self._random(KEY_FILE_BYTES))
-        unlock = keystore.KeyFile(self._files.read_file(self._key_path, KEY_FILE_BYTES))
+        try:
+            unlock = self._unlock()
+        except PKIError as exc:
+            raise StateError(
+                f"{self._key_path} is no key file: {exc}",
+                hint=f"restore it from the standby backup; if there is no {self._path}, remove it",
+            ) from exc
         content = encoding.pack([keys.private_bytes(key) for key in held.values()])
         self._files.write_atomic(self._path, keystore.seal(content, unlock, random=self._random))
+
+    def _unlock(self) -> keystore.KeyFile:
+        return keystore.KeyFile(self._files.read_file(self._key_path))
