@@ -102,6 +102,8 @@ class Plan:
 
 WITH_A_DMZ = 4
 """One world in so many has a hub and zone servers."""
+SUDDEN = 8
+"""One world in so many ends while a rotation is under way."""
 FAILURES = (Failure.BEFORE, Failure.MIDDLE, Failure.TORN, Failure.AFTER)
 WRONG = (
     timedelta(minutes=-50),
@@ -120,6 +122,8 @@ HELD = (20.0, 100.0, 250.0)
 def draw(seed: int) -> Plan:
     """The plan of a seed."""
     chance = drawn(seed, "plan")
+    if seed % SUDDEN == SUDDEN - 3:
+        return _sudden(seed, chance)
     cast, possible, settling = Cast(chance.randint(3, 5)), ACTS, 2.0
     if seed % WITH_A_DMZ == WITH_A_DMZ - 1:
         cast = Cast(chance.randint(1, 2), chance.randint(1, 2), chance.randint(1, 2))
@@ -130,6 +134,20 @@ def draw(seed: int) -> Plan:
         make = chance.choices(list(possible), list(possible.values()))[0]
         acts.extend((_pause(chance), act) for act in make(chance, cast))
     return Plan(seed, cast, tuple(acts), settling)
+
+
+def _sudden(seed: int, chance: Random) -> Plan:
+    """A rotation, what befalls it while everybody renews, and no other by which it is repaired.
+
+    What somebody says or asks once is said or asked again by the next one, in other worlds.
+    """
+    cast = Cast(chance.randint(0, 2), chance.randint(1, 3), chance.randint(0, 2))
+    acts: list[tuple[float, Act]] = [(chance.uniform(0, 1.6), Rotate())]
+    if chance.random() < 0.3:
+        acts = [(30.0, Rotate()), (chance.uniform(0, 1.6), Revoke())]
+    for make in chance.choices(FAULTS, k=chance.randint(1, 3)):
+        acts.extend((_pause(chance), act) for act in make(chance, cast))
+    return Plan(seed, cast, tuple(acts), chance.choice((5.0, 40.0)))
 
 
 def _pause(chance: Random) -> float:
@@ -320,3 +338,6 @@ ZONE_ACTS: dict[Maker, float] = {
     _admission: 1,
 }
 """The same, where there is a DMZ."""
+
+FAULTS: tuple[Maker, ...] = (_cut, _cut, _kill, _reset, _storm, _noise, _late, _struck_zone)
+"""What befalls a rotation that is under way."""
