@@ -43,15 +43,17 @@ async def test_a_first_start_makes_everything_and_asks_nothing(tmp_path: Path) -
 
 
 async def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with prepared(tmp_path, clock=clock) as server:
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock) as server:
         before = (
             server.trust.state,
             server.keyring.id,
             [held.chain for held in server.keyring.credentials],
             list(server.standby.load()),
         )
-    async with prepared(tmp_path, clock=clock) as server:
+    written = files.changes
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        assert files.changes == written
         assert before == (
             server.trust.state,
             server.keyring.id,
