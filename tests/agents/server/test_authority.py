@@ -27,6 +27,43 @@ WAYS = (Failure.BEFORE, Failure.MIDDLE, Failure.AFTER)
 Operation = Callable[[Server], Awaitable[None]]
 
 
+class Noted(MemoryFiles):
+    """Notes which files are written, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def write_atomic(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        super().write_atomic(path, data, mode)
+        self.written.append(path.stem)
+
+
+async def make_tls_key(server: Server) -> None:
+    await server.authority.certify(Kind.SERVER_TLS, "test")
+
+
+# --- the order on the disk
+
+
+@pytest.mark.req("B3", "C8")
+async def test_what_is_written_is_written_in_the_order_that_a_crash_needs(tmp_path: Path) -> None:
+    files = Noted()
+    async with prepared(tmp_path, files=files) as server:
+        for _ in range(2):
+            files.written.clear()
+            await make_root(server)
+            keys_of_our_own = ["pki"] * 2 * len(OWN_KINDS)  # prepared, and put into use
+            assert files.written == [
+                *("standby", "pki", "ledger", "standby"),
+                *keys_of_our_own,
+                "ledger",
+            ]
+        files.written.clear()
+        server.revoke([server.authority.chain.roots[1].key_id], AUDIT)
+        assert files.written == ["ledger", "pki", "ledger"]
+
+
 # --- crash matrix
 
 
@@ -203,13 +240,14 @@ async def test_who_steals_pki_db_can_name_no_successor(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("B11")
+@pytest.mark.parametrize("change", [1, 2, 3])  # standby.db, pki.db, ledger
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_new_root_that_failed_leaves_no_key_of_a_root_to_come_in_pki_db(
-    tmp_path: Path, way: Failure
+    tmp_path: Path, way: Failure, change: int
 ) -> None:
     files, clock = MemoryFiles(), FakeClock()
     async with prepared(tmp_path, files=files, clock=clock) as server:
-        files.fail(3, way)  # standby.db, pki.db, ledger
+        files.fail(change, way)
         with pytest.raises(StateError):
             await make_root(server)
         chain = server.authority.chain
@@ -217,8 +255,36 @@ async def test_a_new_root_that_failed_leaves_no_key_of_a_root_to_come_in_pki_db(
         assert set(chain.state.next) <= server.standby.load().keys()
     async with prepared(tmp_path, files=files, clock=clock) as server:
         check_whole(server)
+        # Both, for a disk that lied about the ledger makes the older one the current root again.
+        roots = server.authority.chain.roots
+        assert server.keyring.root_ids == {root.key_id for root in roots[-2:]}
         await make_root(server)
         check_whole(server)
+
+
+@pytest.mark.req("C8")
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_root_whose_key_is_in_standby_db_alone_keeps_it_through_a_crash(
+    tmp_path: Path, way: Failure
+) -> None:
+    base, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=base, clock=clock) as server:
+        base.fail(3, Failure.AFTER)  # the ledger has it, though the server is told otherwise
+        with pytest.raises(StateError):
+            await make_root(server)
+    probe = copy(base)
+    async with prepared(tmp_path, files=probe, clock=clock):
+        count = probe.changes
+    assert count >= 2
+    for change in range(1, count + 1):
+        files = copy(base)
+        files.fail(change, way, crash=True)
+        with pytest.raises(Crash):
+            async with prepared(tmp_path, files=files, clock=clock):
+                pass
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            assert len(server.authority.chain.roots) == 2
+            check_whole(server)
 
 
 @pytest.mark.req("B11")
@@ -232,6 +298,18 @@ async def test_a_key_of_a_root_to_come_that_no_disk_could_take_back_goes_with_th
         with pytest.raises(StateError, match="ledger"):
             await make_root(server)
         server.authority.sign_head()
+        assert server.keyring.root_ids == {server.authority.chain.current_root.key_id}
+
+
+async def test_a_new_root_that_our_own_ledger_does_not_take_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with prepared(tmp_path) as server:
+        before = server.trust.state
+        monkeypatch.setattr(ledger, "make_rotate", lambda chain, *_args, **_options: chain)
+        with pytest.raises(StateError, match="does not extend"):
+            await make_root(server)
+        assert server.trust.state == before
         assert server.keyring.root_ids == {server.authority.chain.current_root.key_id}
 
 
@@ -276,10 +354,27 @@ async def test_a_new_root_needs_its_standby_key_and_changes_nothing_without(tmp_
         kept = server.standby.load()
         del kept[before.state.next[0]]
         server.standby.save(kept)
-        with pytest.raises(StateError, match=r"standby\.db"):
+        with pytest.raises(StateError, match=r"standby\.db") as refusal:
             await make_root(server)
+        assert "restore" in refusal.value.hint
         assert server.authority.chain == before
         assert server.keyring.root_ids == held
+
+
+async def test_standby_keys_of_an_older_backup_are_good_as_far_as_they_go(tmp_path: Path) -> None:
+    files, clock = MemoryFiles(), FakeClock()
+    path = config_in(tmp_path).state / "standby.db"
+    async with prepared(tmp_path, files=files, clock=clock):
+        pass
+    backup = files.content[path]
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        await make_root(server)
+    files.content[path] = backup
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        promised = server.authority.chain.state.next
+        assert list(server.standby.load()) == list(promised[:-1])  # not that of a root that is made
+        await make_root(server)
+        assert server.authority.chain.current_root.key_id == promised[0]
 
 
 async def test_a_lost_standby_folder_does_not_stop_the_present_root(tmp_path: Path) -> None:
@@ -296,7 +391,9 @@ async def test_a_lost_standby_folder_does_not_stop_the_present_root(tmp_path: Pa
             with pytest.raises(StateError, match=r"standby\.key"):
                 await make_root(server)
             assert server.authority.chain == before
-    assert "standby.unreadable" in {line["event"] for line in lines}
+    (line,) = [line for line in lines if line["event"] == "standby.unreadable"]
+    assert "standby.key does not exist" in str(line["reason"])
+    assert "restore" in str(line["remedy"])
 
 
 # --- revocation
@@ -339,6 +436,15 @@ async def test_a_revocation_whose_key_could_not_be_destroyed_is_announced_and_th
         check_whole(server)
 
 
+@pytest.mark.req("A2")
+async def test_the_number_of_a_revoked_root_does_not_come_back(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        await make_root(server)
+        await revoke_first(server)
+        await make_root(server)
+        assert server.authority.chain.current_root.name == f"{FQDN} Root 2"
+
+
 async def test_the_current_root_cannot_be_revoked_even_by_its_own_key(tmp_path: Path) -> None:
     async with prepared(tmp_path) as server:
         await make_root(server)
@@ -369,16 +475,35 @@ async def test_an_old_backup_of_the_keys_signs_nothing(tmp_path: Path) -> None:
     with logged() as lines:
         async with prepared(tmp_path, files=files, clock=clock) as server:
             assert not server.authority.can_sign
-            for operation in (make_root, revoke_first):
-                with pytest.raises(StateError, match=chain.current_root.key_id.hex()):
+            before = dict(files.content)
+            for operation in (make_root, revoke_first, make_tls_key):
+                with pytest.raises(StateError, match=chain.current_root.key_id.hex()) as refusal:
                     await operation(server)
+                assert "old backup" in refusal.value.hint
             with pytest.raises(StateError):
                 server.authority.sign_head()
             with pytest.raises(StateError):
                 server.authority.terms(Kind.HUB_TLS)
+            assert files.content == before
             assert server.authority.chain == chain
             assert server.trust.latest_head() == head
-    assert "root.key_missing" in {line["event"] for line in lines}
+    (line,) = [line for line in lines if line["event"] == "root.key_missing"]
+    assert line["fingerprint"] == chain.current_root.key_id.hex()
+
+
+@pytest.mark.req("B11")
+async def test_of_the_roots_in_a_backup_none_is_kept_that_is_older_than_the_last_two(
+    tmp_path: Path,
+) -> None:
+    async with prepared(tmp_path) as server:
+        oldest = server.authority.chain.current_root.key_id
+        restored = {oldest: server.authority.issuer().key}
+        for _ in range(2):
+            await make_root(server)
+        restored |= {id: key for id in server.keyring.root_ids if (key := server.keyring.root(id))}
+        server.keyring.keep_roots(restored)
+        server.authority.reconcile()
+        assert server.keyring.root_ids == restored.keys() - {oldest}
 
 
 def test_the_ledger_itself_refuses_another_key_than_the_current_root() -> None:
