@@ -419,15 +419,17 @@ async def test_a_revocation_destroys_the_private_half_and_voids_the_root(tmp_pat
 
 
 @pytest.mark.req("B3")
+@pytest.mark.parametrize("changes", [(2,), (2, 4)])  # ledger, pki.db, ledger for the HEAD, pki.db
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_revocation_whose_key_could_not_be_destroyed_is_announced_and_the_key_goes_soon(
-    tmp_path: Path, way: Failure
+    tmp_path: Path, way: Failure, changes: tuple[int, ...]
 ) -> None:
     files, clock = MemoryFiles(), FakeClock()
     async with prepared(tmp_path, files=files, clock=clock) as server:
         await make_root(server)
         revoked = server.authority.chain.roots[0].key_id
-        files.fail(2, way)  # the ledger has it, pki.db has not
+        for change in changes:
+            files.fail(change, way)
         with pytest.raises(StateError):
             await revoke_first(server)
         assert revoked in server.authority.chain.revoked
