@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +18,7 @@ from agents.member.contexts import MAX_SHOWN
 from agents.member.keyring import Keyring
 from agents.responder.registry import MISSED
 from agents.runtime.admission import Admission
-from agents.runtime.errors import DamagedError, StateError
+from agents.runtime.errors import DamagedError, StateError, UnwritableError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
 from agents.runtime.lock import lock_state
@@ -41,6 +41,7 @@ from tests.agents.server.operations.machines import Machine, machines
 from tests.support.clock import START, FakeClock, settle
 from tests.support.components import Component, FakeChannel, peer_of
 from tests.support.files import MemoryFiles
+from tests.support.links import until
 from tests.support.logs import logged
 from tests.support.servers import config_in, enrolled, opened, prepared
 
@@ -127,6 +128,41 @@ async def test_a_full_disk_delays_a_head_and_ends_nothing(
         assert [e["hint"] for e in lines if e["event"] == "head.unsigned"] == ["free some space"]
 
 
+@pytest.mark.req("C8")
+async def test_why_no_head_can_be_kept_is_said_once_for_as_long_as_it_is_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tried = FakeClock(), list[float]()
+    async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
+        sign, full = server.authority.sign_head, True
+
+        def noted(denied: Sequence[KeyId] | None = None) -> bytes:
+            tried.append(clock.monotonic())
+            if full:
+                raise UnwritableError("no space left", hint="free some space")
+            return sign(denied)
+
+        monkeypatch.setattr(server.authority, "sign_head", noted)
+        with logged() as lines:
+            await clock.advance(HOUR)
+            for tries in range(1, 5):
+                await until(lambda tries=tries: len(tried) == tries)  # type: ignore[misc]  # a default is the loop's own
+                await settle()
+                full = tries < 4
+                await clock.advance_network(app.HEAD_RETRY)
+            await until(lambda: len(tried) == 5)
+            await settle()
+            full = True
+            await clock.advance(HOUR)
+            await until(lambda: len(tried) == 6)
+            await settle()
+        assert [after - before for before, after in pairwise(tried)][:4] == [app.HEAD_RETRY] * 4
+        said = [line for line in lines if line["event"] == "head.unsigned"]
+        assert [(line["reason"], line["hint"]) for line in said] == [
+            ("no space left", "free some space")
+        ] * 2
+
+
 async def test_a_head_is_signed_every_hour(tmp_path: Path) -> None:
     clock = FakeClock()
     async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
@@ -188,6 +224,38 @@ async def test_issues_that_nobody_can_use_any_more_are_forgotten(tmp_path: Path)
         clock.move(timedelta(days=1, hours=2))
         await server._forget_expired()
         assert len(await on_record()) == before - 1  # the client's; the server's own are good
+
+
+async def test_issues_are_forgotten_once_a_day_and_if_not_today_tomorrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, forgotten = FakeClock(), list[timedelta]()
+    async with prepared(tmp_path, clock=clock) as server:
+        clock.move(BELIEVED_AFTER)
+
+        async def noted(_work: object) -> None:
+            forgotten.append(clock.now() - START)
+            raise StateError("the disk is full")
+
+        monkeypatch.setattr(server.store, "write", noted)
+        for _ in range(50):
+            await server._forget_expired()
+            clock.move(HOUR)
+        days = [timedelta(days=days) for days in range(3)]
+        assert forgotten == [BELIEVED_AFTER + day for day in days]
+
+
+async def test_issues_are_forgotten_by_the_hour(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
+        client = Component()
+        await enrolled(server, client, Kind.CLIENT_TLS)
+        clock.move(timedelta(days=40))
+        await pass_hours(server, clock, 1)
+        for _ in range(20):  # the store answers on another thread
+            await server.store.read(lambda _: None)
+            await settle()
+        assert await server.issued.unexpired(START, holders=[client.id]) == []
 
 
 async def test_a_clock_that_has_jumped_has_no_issue_forgotten(tmp_path: Path) -> None:
