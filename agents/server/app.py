@@ -235,7 +235,6 @@ class Server:
             expected="a client of ours, or a hub",
         )
         stack.push_async_callback(self.tasks.close)
-        stack.push_async_callback(self.links.close)
         stack.push_async_callback(self.listener.stop)
         status = Status(
             self.member,
@@ -258,7 +257,6 @@ class Server:
             )
             await until_stopped(stop, loops)
         await self.listener.stop()
-        await self.links.close()
         status.write()  # its last word: there are no links any more
 
     def handle(self, channel: Channel, message: Message) -> Answer | Awaitable[Answer]:
