@@ -231,7 +231,6 @@ class Server:
             ),
             admission=self.config.admission,
             on_channel=self._opened,
-            kind="server port",
             expected="a client of ours, or a hub",
         )
         stack.push_async_callback(self.tasks.close)
