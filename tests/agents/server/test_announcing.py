@@ -77,13 +77,32 @@ async def test_one_that_does_not_answer_keeps_nobody_from_hearing(server: Server
     assert [len(link.told) for link in links] == [1, 1, 1]
 
 
-async def test_a_new_root_is_announced_by_its_own_head(server: Server) -> None:
+@pytest.mark.req("B1", "B13")
+async def test_a_new_root_is_announced_by_its_own_head_and_a_revocation_is_by_its(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = await linked(server, Kind.CLIENT_TLS)
+    monkeypatch.setattr(server.registry, "rows", lambda: [None] * 1000)
+    old = server.authority.chain.current_root.key_id
     await server.new_root(bytes(32))
+    first = server.trust.latest_head()
     await settle()
-    (notice,) = client.told
-    assert isinstance(notice, HeadNotice)
-    assert notice.head == server.trust.latest_head()
+    assert client.told == [HeadNotice(head=first or b"", spread=1000 / CAPACITY)]
+    server.revoke([old], bytes(32))
+    await settle()
+    assert client.told[1:] == [HeadNotice(head=server.trust.latest_head() or b"", spread=0.0)]
+
+
+async def test_a_hub_that_comes_after_a_rotation_hears_the_spread_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = await linked(server, Kind.HUB_TLS)
+    monkeypatch.setattr(server.registry, "rows", lambda: [None] * 1000)
+    server.announcing.rotated(b"head")
+    server.announcing.greet(hub.channel, b"head")
+    await settle()
+    assert hub.told[-1] == HeadNotice(head=b"head", spread=1000 / CAPACITY)
+    assert server.announcing.spread == 1000 / CAPACITY
 
 
 @pytest.mark.req("B13")

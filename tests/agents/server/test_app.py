@@ -16,8 +16,10 @@ from sqlalchemy import select
 
 from agents.member.contexts import MAX_SHOWN
 from agents.member.keyring import Keyring
+from agents.member.renewal import Renewal
 from agents.responder.registry import MISSED
 from agents.runtime.admission import Admission
+from agents.runtime.clock import MAX_PAUSE
 from agents.runtime.errors import DamagedError, StateError, UnwritableError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
@@ -173,6 +175,58 @@ async def test_a_head_is_signed_every_hour(tmp_path: Path) -> None:
         assert [after - before for before, after in pairwise(times)] == [3600] * 3
 
 
+async def test_a_clock_that_is_set_right_brings_the_next_head_in_an_hour(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
+        before = head_time(server)
+        clock.jump(timedelta(days=10))
+        await until(lambda: head_time(server) != before)
+        await settle()
+        ahead = head_time(server)
+        clock.jump(-timedelta(days=10))
+        await clock.advance_network(MAX_PAUSE)
+        await clock.advance(HOUR)
+        await until(lambda: head_time(server) != ahead)
+
+
+@pytest.mark.parametrize("what", ["head", "new root", "revocation"])
+async def test_policy_time_waits_for_what_is_told_to_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    clock, held = FakeClock(), list[int]()
+    async with prepared(tmp_path, clock=clock) as server, by_the_hour(server):
+        await server.new_root(bytes(32))
+        await settle()
+        assert clock.holds == 0
+        sign = server.authority.sign_head
+
+        def noted(denied: Sequence[KeyId] | None = None) -> bytes:
+            held.append(clock.holds)
+            return sign(denied)
+
+        monkeypatch.setattr(server.authority, "sign_head", noted)
+        match what:
+            case "head":
+                await clock.advance(HOUR)
+                await until(lambda: held != [])
+            case "new root":
+                await server.new_root(bytes(32))
+            case _:
+                server.revoke([server.authority.chain.roots[0].key_id], bytes(32))
+        assert held == [1]
+
+
+async def test_a_new_root_has_the_server_show_a_key_under_it(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as server:
+        version = server.member.version(Kind.SERVER_TLS)
+        changed = asyncio.ensure_future(server.member.changed_from(Kind.SERVER_TLS, version))
+        before = tls_key(server)
+        await server.new_root(bytes(32))
+        assert list(server._shown()) == [tls_key(server), before]
+        await settle()
+        assert changed.done()
+
+
 @pytest.mark.req("I2")
 async def test_a_denial_is_in_each_head_until_the_key_would_have_expired(tmp_path: Path) -> None:
     clock = FakeClock()
@@ -282,10 +336,34 @@ async def test_a_new_root_whose_head_could_not_be_kept_has_one_as_soon_as_it_can
             with pytest.raises(StateError):
                 await server.new_root(bytes(32))
         assert server.trust.latest_head() is None
-        for _ in range(20):  # the store answers on another thread
-            await server.store.read(lambda _: None)
-            await settle()
-        assert server.trust.latest_head() is not None
+        assert server._shown()[0] == tls_key(server)
+        await _only_one_head(server)
+
+
+async def test_a_revocation_whose_head_could_not_be_kept_has_one_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with prepared(tmp_path) as server, by_the_hour(server):
+        old = server.authority.chain.current_root.key_id
+        await server.new_root(bytes(32))
+        with monkeypatch.context() as patch:
+            patch.setattr(server.trust, "take_head", _no_space)
+            with pytest.raises(StateError):
+                server.revoke([old], bytes(32))
+        assert server.trust.latest_head() is None
+        await _only_one_head(server)
+
+
+async def _only_one_head(server: Server) -> None:
+    for _ in range(20):  # the store answers on another thread
+        await server.store.read(lambda _: None)
+        await settle()
+    head = server.trust.latest_head()
+    assert head is not None
+    for _ in range(20):
+        await server.store.read(lambda _: None)
+        await settle()
+    assert server.trust.latest_head() == head
 
 
 def _no_space(*_args: object, **_options: object) -> None:
@@ -521,6 +599,29 @@ async def test_a_registration_is_answered_with_what_is_in_force(tmp_path: Path) 
         assert answer.spread == 5.0
 
 
+@pytest.mark.req("A13", "B8")
+async def test_a_client_ca_that_is_too_short_is_replaced_first_and_its_renewal_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Kind] = []
+    monkeypatch.setattr(Renewal, "poke", lambda renewal: planned.append(renewal.kind))
+    async with prepared(tmp_path) as server:
+        operations = ServerOperations(server)
+        before = server.keyring.credential(Kind.CLIENT_CA)
+        await operations.setting_set("me", "pki_client_tls_ca_key_duration_days", "500")
+        await operations.setting_set("me", "pki_client_tls_key_duration_days", "400")
+        planned.clear()
+        with logged() as lines:
+            answer = await enrolled(server, Component(), Kind.CLIENT_TLS)
+        assert isinstance(answer, Issued)
+        leaf = certificates.read(answer.chain[0])
+        assert leaf.not_after - leaf.not_before >= timedelta(days=400)
+        assert server.keyring.credential(Kind.CLIENT_CA) != before
+        (line,) = [line for line in lines if line["event"] == "key.activated"]
+        assert line["reason"] == "too short for the client validity"
+        assert planned == list(OWN_KINDS)
+
+
 @pytest.mark.req("E6")
 async def test_requests_at_once_are_bounded_as_is_configured(tmp_path: Path) -> None:
     config = replace(config_in(tmp_path), admission=Admission(requests=2))
@@ -655,6 +756,31 @@ async def test_a_server_without_its_socket_has_begun_nothing(tmp_path: Path) -> 
         gc.collect()  # what nobody has waited for is said when it is thrown away
     assert "is in the way" in reason
     assert [str(one.message) for one in said] == []
+
+
+@pytest.mark.req("C4")
+async def test_a_ledger_whose_keys_are_missing_is_told_with_what_to_do(tmp_path: Path) -> None:
+    async with prepared(tmp_path):
+        pass
+    keys = config_in(tmp_path).state / "pki.db"
+    keys.unlink()
+    with pytest.raises(StateError, match=f"{keys} is missing, and there is a ledger") as refusal:
+        async with opened(tmp_path):
+            pass
+    assert "restore it from a backup" in refusal.value.hint
+    assert not keys.exists()
+
+
+@pytest.mark.req("A1")
+async def test_what_was_founded_is_a_line(tmp_path: Path) -> None:
+    with logged() as lines:
+        async with prepared(tmp_path) as server:
+            root = server.authority.chain.current_root
+    (line,) = [line for line in lines if line["event"] == "deployment.founded"]
+    assert line["deployment"] == server.trust.deployment.hex()
+    assert line["deployment_fingerprint"] == server.trust.state.fingerprint
+    assert line["fingerprint"] == root.key_id.hex()
+    assert line["name"] == root.name == "server.example Root 0"
 
 
 @pytest.mark.req("C4")
