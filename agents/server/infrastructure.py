@@ -77,11 +77,8 @@ KINDS: Mapping[bool, frozenset[str]] = {
 class Zone:
     """What is known of a zone server since this server started."""
 
-    hub: bytes
-    """Component id of the hub that brought its last message."""
     heard: float
-    """Network time of that message."""
-    at: datetime
+    """Network time of its last message."""
     issued: int = 0
     """Certificates that its client CA says it has signed."""
     clients: set[bytes] = field(default_factory=set)
@@ -150,7 +147,7 @@ class Infrastructure:
             return Refused(reason="kind", text=f"no {inner.kind!r:.40} in an envelope")
         if message.proven and not self._is_approved(message.zone):
             return Refused(reason="envelope", text="no zone server that is approved has this id")
-        self._heard(hub, message)
+        self._heard(message)
         answer = await self._answer(hub, message, inner)
         if isinstance(inner, Ack) and isinstance(answer, Refused):
             expected = f"zone server {message.zone.hex()} alone"
@@ -254,17 +251,16 @@ class Infrastructure:
             return Refused(reason=ELSEWHERE, text="the client still reports to another responder")
         return await self._ack(ack, Role.CLIENT)
 
-    def _heard(self, hub: Channel, message: Relay) -> None:
-        if not message.proven or hub.peer is None:
+    def _heard(self, message: Relay) -> None:
+        if not message.proven:
             return
-        clock = self._member.clock
-        hub_id, heard, at = hub.peer.name.id, clock.monotonic(), clock.now()
+        heard = self._member.clock.monotonic()
         zone = self.zones.get(message.zone)
         if zone is None:
             clients = self._registry_clients(message.zone)
-            self.zones[message.zone] = Zone(hub_id, heard, at, clients=clients)
+            self.zones[message.zone] = Zone(heard, clients=clients)
         else:
-            zone.hub, zone.heard, zone.at = hub_id, heard, at
+            zone.heard = heard
 
     def _client(self, zone: bytes, row: ClientRow) -> ClientRecord:
         now = self._member.clock.now()
