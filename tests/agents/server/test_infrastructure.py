@@ -2,15 +2,18 @@
 
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pytest
 import pytest_asyncio
 
+from agents.responder.nonces import MAX_HELD
 from agents.responder.records import ClientRecord
 from agents.runtime.network import answered
 from agents.server.app import Server
 from agents.server.infrastructure import ELSEWHERE, KINDS, SILENT_AFTER
+from agents.server.operations import ServerOperations
 from agents.server.store import approvals
 from agents.server.store.approvals import State
 from pki import certificates
@@ -20,6 +23,7 @@ from protocol.access import relayable
 from protocol.frames import FrameType
 from protocol.messages import (
     MESSAGES,
+    VERSION,
     Ack,
     ClientRow,
     Credential,
@@ -44,7 +48,7 @@ from protocol.messages import (
 from tests.support.clock import START, FakeClock
 from tests.support.components import Component, FakeChannel, peer_of
 from tests.support.logs import logged
-from tests.support.servers import enrolled
+from tests.support.servers import enrolled, prepared
 
 
 async def decide(server: Server, component: Component, state: State) -> None:
@@ -190,7 +194,7 @@ async def test_a_client_ca_is_for_a_link_that_has_proven_somebody(
     assert isinstance(await relay(server, hub, message, zone=zone.id), Nonce)
 
 
-@pytest.mark.req("E2", "I2")
+@pytest.mark.req("E2", "E5", "I2")
 async def test_a_hub_speaks_for_approved_zone_servers_alone(
     server: Server, hub: FakeChannel
 ) -> None:
@@ -198,7 +202,13 @@ async def test_a_hub_speaks_for_approved_zone_servers_alone(
     await enrolled(server, pending, Kind.ZONE_SERVER_TLS)
     assert hub.peer is not None
     for id in (pending.id, unknown.id, server.member.id, hub.peer.name.id):
-        refused(await relay(server, hub, Report(issued=1), zone=id), "envelope")
+        with logged() as lines:
+            answer = refused(await relay(server, hub, Report(issued=1), zone=id), "envelope")
+        assert answer.text == "no zone server that is approved has this id"
+        (line,) = lines
+        assert line["event"] == "request.refused"
+        assert (line["type"], line["link"], line["reason"]) == ("Relay", hub.id, answer.text)
+        assert line["expected"] == "a request of a zone server that is approved"
         assert not server.infrastructure.zone_present(id)
     assert server.infrastructure.zones == {}
     assert await relay(server, hub, Report(), zone=zone.id) == Done()
@@ -229,7 +239,8 @@ async def test_a_zone_server_has_a_bounded_number_of_clients(
         for batch in (rows[:2], rows[2:], rows):
             assert await relay(server, hub, Report(clients=batch), zone=zone.id) == Done()
     assert [row.record.host for row in server.registry.rows()] == ["c0", "c1", "c2"]
-    assert [line["event"] for line in lines].count("report.crowded") == 1
+    (line,) = [line for line in lines if line["event"] == "report.crowded"]
+    assert (line["holder"], line["reason"]) == (zone.id.hex(), "more than 3 clients")
     # Another zone server has room of its own, and a client that moves there leaves room here.
     assert await relay(server, hub, Report(clients=rows[:1]), zone=another.id) == Done()
     assert await relay(server, hub, Report(clients=rows[3:]), zone=zone.id) == Done()
@@ -267,6 +278,38 @@ async def test_a_relayed_request_is_for_the_current_root(server: Server, hub: Fa
     assert isinstance(await relay(server, hub, message), Pending)
 
 
+async def test_the_nonces_of_one_zone_server_and_of_one_hub_are_its_own(
+    server: Server, hub: FakeChannel
+) -> None:
+    """Whoever asks for many forgets its own (`agents.responder.nonces`, rule 1)."""
+    zones = [await approved_zone(server) for _ in range(2)]
+    kind, other = Kind.ZONE_SERVER_TLS, FakeChannel(hub.peer, id="0ther")
+    first = await request(server, hub, zones[0], kind, zone=zones[0].id)
+    second = await request(server, other, zones[0], kind)
+    for _ in range(MAX_HELD):
+        await request(server, hub, zones[1], kind, zone=zones[1].id)
+        await request(server, hub, zones[1], kind)
+    assert isinstance(await relay(server, hub, first, zone=zones[0].id), Issued)
+    assert isinstance(await relay(server, other, second), Issued)
+
+
+@pytest.mark.req("I2", "E5")
+async def test_who_asks_through_a_hub_is_listed_and_logged_with_the_hub(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone = Component()
+    message = await request(server, hub, zone, Kind.ZONE_SERVER_TLS)
+    assert isinstance(await relay(server, hub, message), Pending)
+    rows = await ServerOperations(server).approvals()
+    (row,) = [row for row in rows if row["fingerprint"] == zone.key_id.hex()]
+    assert row["address"] == "127.0.0.9 (hub)"
+    with logged() as lines:
+        refused(await relay(server, hub, message), "nonce")
+    (line,) = lines  # and not another one, as of an envelope
+    assert line["event"] == "enrolment.refused"
+    assert (line["remote"], line["link"]) == ("127.0.0.9 (hub)", hub.id)
+
+
 async def test_a_request_that_was_bound_to_a_link_is_not_good_in_an_envelope(
     server: Server, hub: FakeChannel
 ) -> None:
@@ -301,7 +344,8 @@ async def test_an_id_is_proven_or_there_is_none(
     envelope = Relay(
         zone=zone, proven=proven, inner_type=inner.FRAME, inner=codec.encode_body(inner)
     )
-    refused(await answered(server.handle(hub.channel, envelope)), "envelope")
+    answer = refused(await answered(server.handle(hub.channel, envelope)), "envelope")
+    assert answer.text == "an id is proven, or there is none"
     assert server.infrastructure.zones == {}
 
 
@@ -321,8 +365,17 @@ async def test_what_is_no_message_is_refused(
     server: Server, hub: FakeChannel, inner_type: int, inner: bytes
 ) -> None:
     envelope = Relay(zone=b"\x01" * 16, proven=True, inner_type=inner_type, inner=inner)
-    refused(await answered(server.handle(hub.channel, envelope)), "envelope")
+    assert refused(await answered(server.handle(hub.channel, envelope)), "envelope").text
     assert server.infrastructure.zones == {}
+
+
+async def test_a_kind_that_is_refused_is_told_by_its_beginning(
+    server: Server, hub: FakeChannel
+) -> None:
+    answer = await relay(server, hub, NonceGet(kind="client-tls", spki=Component().spki))
+    assert refused(answer, "kind").text == "no 'client-tls' in an envelope"
+    answer = await relay(server, hub, NonceGet(kind="x" * 60, spki=Component().spki))
+    assert len(refused(answer, "kind").text) < 60
 
 
 SAMPLES: dict[type[Message], Message] = {
@@ -394,9 +447,17 @@ async def test_a_zone_server_acknowledges_for_itself_alone(
 ) -> None:
     zone, other = await approved_zone(server), Component()
     assert await relay(server, hub, last_ack(server, zone), zone=zone.id) == Done()
-    refused(await relay(server, hub, last_ack(server, other), zone=zone.id), "identity")
     forged = msgspec.structs.replace(last_ack(server, zone), signature=b"\x30\x00")
-    refused(await relay(server, hub, forged, zone=zone.id), "signature")
+    for message, reason in ((last_ack(server, other), "identity"), (forged, "signature")):
+        with logged() as lines:
+            answer = refused(await relay(server, hub, message, zone=zone.id), reason)
+        (line,) = lines
+        assert (line["event"], line["type"]) == ("request.refused", "Ack")
+        assert (line["expected"], line["reason"]) == (
+            f"zone server {zone.id.hex()} alone",
+            answer.text,
+        )
+        assert answer.text
     assert set(server.acknowledgements.of(server.authority.slot)) == {zone.id}
 
 
@@ -415,7 +476,9 @@ async def test_each_acknowledgement_of_a_report_is_verified(
     kept = server.acknowledgements.of(server.authority.slot)
     assert set(kept) == {one.id, three.id}
     assert {ack.role for ack in kept.values()} == {"client"}
-    assert [line["event"] for line in lines].count("report.refused") == 1
+    (line,) = [line for line in lines if line["event"] == "report.refused"]
+    assert line["spki"] == forged.spki.hex()
+    assert line["reason"]
 
 
 @pytest.mark.req("B12")
@@ -429,9 +492,23 @@ async def test_a_report_acknowledges_for_its_own_clients_alone(
         report = Report(acks=[last_ack(server, stranger)])
         assert await relay(server, hub, report, zone=zone.id) == Done()
         report = Report(acks=[last_ack(server, client)])
-        refused(await relay(server, hub, report, zone=zone.id), ELSEWHERE)
+        answer = refused(await relay(server, hub, report, zone=zone.id), ELSEWHERE)
+        assert answer.text == "the client still reports to another responder"
     assert not server.acknowledgements.of(server.authority.slot)
-    assert [line["event"] for line in lines].count("report.refused") == 1
+    (line,) = [line for line in lines if line["event"] == "report.refused"]
+    assert line["reason"] == "no client that is known"
+
+
+@pytest.mark.req("B12")
+async def test_what_has_to_be_told_again_keeps_back_nothing_else_of_a_report(
+    server: Server, hub: FakeChannel
+) -> None:
+    zone, another = await approved_zone(server), await approved_zone(server)
+    elsewhere, here = Component(), Component()
+    await server.registry.adopt([reported(elsewhere, another), reported(here, zone)])
+    report = Report(acks=[last_ack(server, elsewhere), last_ack(server, here)])
+    refused(await relay(server, hub, report, zone=zone.id), ELSEWHERE)
+    assert set(server.acknowledgements.of(server.authority.slot)) == {here.id}
 
 
 @pytest.mark.req("B12")
@@ -493,6 +570,18 @@ async def test_after_a_start_each_zone_server_has_time_to_be_heard_of(
     assert server.registry.responder_of(client.id) == quick.id
 
 
+@pytest.mark.req("B12")
+async def test_the_time_to_be_heard_of_is_counted_from_the_start(tmp_path: Path) -> None:
+    clock = FakeClock()
+    clock.move_network(10 * SILENT_AFTER)
+    async with prepared(tmp_path, clock=clock) as server:
+        zone = await approved_zone(server)
+        clock.move_network(SILENT_AFTER - 1)
+        assert server.infrastructure.counts(zone.id)
+        clock.move_network(1)
+        assert not server.infrastructure.counts(zone.id)
+
+
 @pytest.mark.req("F3")
 async def test_a_report_lists_the_clients_of_its_zone_server(
     server: Server, hub: FakeChannel, clock: FakeClock
@@ -522,10 +611,12 @@ async def test_a_report_lists_the_clients_of_its_zone_server(
     assert (record.claimed, record.seen) == ("127.0.9.11", "127.0.9.12")
     assert record.last_registration == START
     assert record.key_not_after == datetime.fromtimestamp(when + 60, UTC)
+    assert (record.root, record.protocol) == (server.trust.newest_root, VERSION)
     assert record.responder == zone.id
     assert (row.present, row.position) == (True, None)
     left = server.registry.row(gone.id)
     assert left is not None
+    assert (left.record.last_registration, left.record.key_not_after) == (None, None)
     assert not left.present
     assert server.infrastructure.zones[zone.id].issued == 7
     # First seen is when it was first heard of, whatever is reported later.
