@@ -228,7 +228,7 @@ class Infrastructure:
     def _left_another(self, client: bytes) -> None:
         """A client that moves makes room where it was."""
         before = self._registry.responder_of(client)
-        if before is not None and before in self.zones:
+        if before in self.zones:
             self.zones[before].clients.discard(client)
 
     def _say_crowded(self, zone: bytes, state: Zone) -> None:
