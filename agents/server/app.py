@@ -13,7 +13,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -396,16 +396,12 @@ class Server:
         with self.clock.hold():
             try:
                 root = await self.authority.new_root(audit)
-            except StateError:
+            except StateError:  # it may have happened, though not all that follows from it
                 self._keys_changed()
-                head = self.trust.latest_head()
-                if head is not None:  # it may have happened, though not all that follows from it
-                    self.announcing.rotated(head)
-                else:
-                    self._headless.set()
+                self._tell(self.announcing.rotated)
                 raise
             self._keys_changed()
-            self.announcing.rotated(self._latest_head())
+            self._tell(self.announcing.rotated)
         return root
 
     def revoke(self, roots: Sequence[KeyId], audit: bytes) -> None:
@@ -413,14 +409,18 @@ class Server:
         with self.clock.hold():
             try:
                 self.authority.revoke(roots, audit)
-            except StateError:
-                head = self.trust.latest_head()
-                if head is not None:  # it may have happened, though not all that follows from it
-                    self.announcing.revoked(head)
-                else:
-                    self._headless.set()
+            except StateError:  # as above
+                self._tell(self.announcing.revoked)
                 raise
-            self.announcing.revoked(self._latest_head())
+            self._tell(self.announcing.revoked)
+
+    def _tell(self, announce: Callable[[bytes], None]) -> None:
+        """Announce our newest HEAD, or have one signed as soon as it can be kept."""
+        head = self.trust.latest_head()
+        if head is None:
+            self._headless.set()
+        else:
+            announce(head)
 
     async def approvals_changed(self) -> None:
         """A decision was made: keys of whoever is no longer approved are denied from now on."""
@@ -474,12 +474,6 @@ class Server:
         if len(denied) > MAX_DENIED:
             log.error("denied.crowded", reason=f"{len(denied)} keys, a head has {MAX_DENIED}")
         return denied[:MAX_DENIED]
-
-    def _latest_head(self) -> bytes:
-        head = self.trust.latest_head()
-        if head is None:
-            raise StateError("no HEAD names the last entry of our own ledger")
-        return head
 
     def _note_tls_key(self) -> None:
         held = self.keyring.credential(Kind.SERVER_TLS)

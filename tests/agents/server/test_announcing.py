@@ -1,7 +1,7 @@
 """Telling everybody: to whom, and over how long what follows is to be spread (B13)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agents.runtime.errors import UnavailableError
+from agents.runtime.errors import StateError, UnavailableError
 from agents.runtime.network import answered
 from agents.server.app import Server
 from agents.server.operations import ServerOperations
 from pki.certificates import Kind
+from pki.keys import KeyId
 from pki.peers import Peer
 from protocol.access import LinkClass
 from protocol.messages import Done, HeadNotice, Issued, Message, Register, Settings
@@ -89,6 +90,44 @@ async def test_a_new_root_is_announced_by_its_own_head_and_a_revocation_is_by_it
     await settle()
     assert client.told == [HeadNotice(head=first or b"", spread=1000 / CAPACITY)]
     server.revoke([old], bytes(32))
+    await settle()
+    assert client.told[1:] == [HeadNotice(head=server.trust.latest_head() or b"", spread=0.0)]
+
+
+async def test_a_new_root_that_has_happened_is_announced_though_not_all_followed_from_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, happens = await linked(server, Kind.CLIENT_TLS), server.authority.new_root
+    monkeypatch.setattr(server.registry, "rows", lambda: [None] * 1000)
+
+    async def unlucky(audit: bytes) -> None:
+        await happens(audit)
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(server.authority, "new_root", unlucky)
+    with pytest.raises(StateError, match="the disk is full"):
+        await server.new_root(bytes(32))
+    await settle()
+    head = server.trust.latest_head() or b""
+    assert client.told == [HeadNotice(head=head, spread=1000 / CAPACITY)]
+
+
+@pytest.mark.req("B3")
+async def test_a_revocation_that_has_happened_is_announced_though_not_all_followed_from_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, happens = await linked(server, Kind.CLIENT_TLS), server.authority.revoke
+    monkeypatch.setattr(server.registry, "rows", lambda: [None] * 1000)
+    old = server.authority.chain.current_root.key_id
+    await server.new_root(bytes(32))
+
+    def unlucky(roots: Sequence[KeyId], audit: bytes) -> None:
+        happens(roots, audit)
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(server.authority, "revoke", unlucky)
+    with pytest.raises(StateError, match="the disk is full"):
+        server.revoke([old], bytes(32))
     await settle()
     assert client.told[1:] == [HeadNotice(head=server.trust.latest_head() or b"", spread=0.0)]
 
