@@ -17,6 +17,7 @@ from sqlalchemy import select
 from agents.member.contexts import MAX_SHOWN
 from agents.member.keyring import Keyring
 from agents.member.renewal import Renewal
+from agents.responder.enrolment import Binding
 from agents.responder.registry import MISSED
 from agents.runtime.admission import Admission
 from agents.runtime.clock import MAX_PAUSE
@@ -34,14 +35,14 @@ from agents.server.config import Config
 from agents.server.operations import ServerOperations
 from agents.server.store import Store
 from agents.server.store.schema import issued as table
-from pki import certificates, heads
+from pki import certificates, heads, keys
 from pki.certificates import Kind
 from pki.keys import KeyId
 from pki.rotation import CLIENT_WINDOW
-from protocol.messages import Issued, Pending, Refused, Register, Registered
+from protocol.messages import Issued, NonceGet, Pending, Refused, Register, Registered
 from tests.agents.server.operations.machines import Machine, machines
 from tests.support.clock import START, FakeClock, settle
-from tests.support.components import Component, FakeChannel, peer_of
+from tests.support.components import EXPORTER, Component, FakeChannel, given, peer_of
 from tests.support.files import MemoryFiles
 from tests.support.links import until
 from tests.support.logs import logged
@@ -91,8 +92,8 @@ async def pass_hours(server: Server, clock: FakeClock, hours: int) -> None:
 
 
 @pytest.mark.req("A1")
-@pytest.mark.parametrize("length", [54, 250])
-async def test_a_machine_whose_name_is_too_long_for_a_root_is_told_what_to_do(
+@pytest.mark.parametrize("length", [0, 54, 250])
+async def test_a_machine_whose_name_is_none_for_a_root_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     monkeypatch.setattr("socket.getfqdn", lambda: "x" * length)
@@ -104,6 +105,8 @@ async def test_a_machine_whose_name_is_too_long_for_a_root_is_told_what_to_do(
             Server(config, FakeClock(), store)
     finally:
         store.close()
+    assert f"has {length} characters" in str(refusal.value)
+    assert len(str(refusal.value)) < 200
     assert "set fqdn" in refusal.value.hint
     assert list(config.state.iterdir()) == []  # no key, no ledger
 
@@ -428,7 +431,34 @@ async def test_more_denials_than_a_head_has_room_for_stop_no_server(
             await operations.approvals_decide("me", zone.key_id.hex(), "revoke", "")
         assert issued[-1] in server.trust.denied
         assert len(server.trust.denied) == 3
-        assert "denied.crowded" in {line["event"] for line in lines}
+        (line,) = [line for line in lines if line["event"] == "denied.crowded"]
+        assert line["reason"] == f"{len(issued)} keys, a head has 3"
+
+
+@pytest.mark.req("I2")
+async def test_a_key_that_was_certified_twice_is_denied_once_and_a_full_head_is_no_crowd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_DENIED", 1)
+    async with prepared(tmp_path) as server:
+        operations, hub, key = ServerOperations(server), Component(), keys.generate()
+        await enrolled(server, hub, Kind.HUB_TLS)
+        await operations.approvals_decide("me", hub.key_id.hex(), "approve", "")
+        asked = NonceGet(kind=Kind.HUB_TLS.value, spki=hub.spki)
+        for _ in range(2):
+            message = hub.request(
+                Kind.HUB_TLS,
+                given(server.enrolment.nonce(asked, "a link")),
+                deployment=server.trust.deployment,
+                issuer=tls_key(server),
+                key=key,
+            )
+            binding = Binding(frozenset({tls_key(server)}), EXPORTER, None, "127.0.1.11")
+            assert isinstance(await server.enrolment.enrol(message, binding), Issued)
+        with logged() as lines:
+            await operations.approvals_decide("me", hub.key_id.hex(), "revoke", "")
+        assert server.trust.denied == {keys.key_id(key.public_key())}
+        assert "denied.crowded" not in {line["event"] for line in lines}
 
 
 @pytest.mark.req("I2")
@@ -543,6 +573,7 @@ async def test_what_was_told_and_decided_is_known_after_a_restart(tmp_path: Path
         assert set(server.acknowledgements.of(server.authority.slot)) == {client.component.id}
         (one,) = server.approved_components()
         assert (one.role, one.id, one.host) == ("zone-server", zone.id, "zone-1")
+        assert one.last_seen == clock.now()
         assert server.infrastructure.counts(zone.id)
         assert tuple(server._shown()) == shown == (tls_key(server),)
 
@@ -683,6 +714,7 @@ async def test_the_newest_key_is_the_one_that_a_link_was_most_likely_shown(
         shown = [tls_key(server)]
         for _ in range(MAX_SHOWN):
             await server.certify(Kind.SERVER_TLS, "test")
+            server._keys_changed()  # as when another key was renewed
             shown.insert(0, tls_key(server))
         assert list(server._shown()) == shown[:MAX_SHOWN]
 
@@ -714,6 +746,12 @@ async def test_a_standby_folder_that_others_may_enter_is_refused(tmp_path: Path)
             pass
     assert "chmod 700" in refusal.value.hint
     assert list(config_in(tmp_path).state.iterdir()) == []
+
+
+async def test_a_standby_folder_is_made_where_there_is_none(tmp_path: Path) -> None:
+    config = replace(config_in(tmp_path), standby=tmp_path / "some" / "where")
+    async with configured(config, FakeClock()):
+        assert config.standby.stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_standby_folder_of_another_user_is_refused(

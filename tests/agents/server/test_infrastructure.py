@@ -632,15 +632,21 @@ async def test_a_zone_server_is_present_while_it_is_heard_of(
     server: Server, hub: FakeChannel, clock: FakeClock
 ) -> None:
     zone = await approved_zone(server)
-    assert not server.infrastructure.zone_present(zone.id)
+
+    def present() -> bool:
+        (one,) = [one for one in server.approved_components() if one.id == zone.id]
+        assert server.infrastructure.zone_present(zone.id) == one.present
+        return one.present
+
+    assert not present()
     await relay(server, hub, Report(), zone=zone.id)
-    assert server.infrastructure.zone_present(zone.id)
+    assert present()
     clock.move_network(SILENT_AFTER - 1)
-    assert server.infrastructure.zone_present(zone.id)
+    assert present()
     clock.move_network(1)
-    assert not server.infrastructure.zone_present(zone.id)
+    assert not present()
     await relay(server, hub, Report(), zone=zone.id)
-    assert server.infrastructure.zone_present(zone.id)
+    assert present()
 
 
 async def test_what_was_counted_is_kept_between_reports(server: Server, hub: FakeChannel) -> None:
