@@ -383,6 +383,22 @@ async def restore_older_keys(folder: Path, files: MemoryFiles, clock: FakeClock)
     files.content[path] = backup
 
 
+async def test_a_root_key_that_is_found_again_certifies_at_the_same_start(tmp_path: Path) -> None:
+    """As after a disk that kept the entry of a new root and said that it had not."""
+    files, clock = MemoryFiles(), FakeClock()
+    async with prepared(tmp_path, files=files, clock=clock):
+        pass
+    names = [config_in(tmp_path).state / name for name in ("pki.db", "standby.db")]
+    before = {path: files.content[path] for path in names}
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        await server.new_root(bytes(32))
+    files.content.update(before)
+    clock.move(timedelta(days=200))
+    async with prepared(tmp_path, files=files, clock=clock) as server:
+        assert len(server.authority.chain.roots) == 2
+        assert all(server.member.certified(kind) for kind in OWN_KINDS)
+
+
 async def test_who_cannot_sign_goes_on_without_heads(tmp_path: Path) -> None:
     files, clock = MemoryFiles(), FakeClock()
     async with prepared(tmp_path, files=files, clock=clock):
