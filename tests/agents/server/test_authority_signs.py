@@ -208,6 +208,8 @@ async def test_under_a_new_root_the_client_ca_is_renewed_first_and_the_head_sign
         used = [line for line in lines if line["event"] == "key.activated"]
         assert [line["kind"] for line in used] == ["client-ca", "server-tls", "message-signing"]
         assert {line["reason"] for line in used} == {"new root"}
+        (followed,) = [line for line in lines if line["event"] == "ledger.followed"]
+        assert followed["source"] == "ourselves"
         assert heads_then == [None] * 3
         assert server.trust.latest_head() is not None
 

@@ -100,9 +100,10 @@ async def test_keys_without_the_ledger_found_no_second_deployment(
         if path.name.startswith("ledger"):
             del files.content[path]
     lost = dict(files.content)
-    with pytest.raises(StateError, match="ledger is missing"):
+    with pytest.raises(StateError, match="ledger is missing") as refusal:
         async with opened(tmp_path, files=files):
             pass
+    assert "restore it" in refusal.value.hint
     assert files.content == lost
     async with prepared(tmp_path, files=kept) as server:
         check_whole(server)
@@ -142,3 +143,12 @@ def test_what_is_founded_twice_has_the_same_root() -> None:
     again = found(Keyring(Path("/s/pki.db"), files), standby, fqdn="a.example", now=START)
     assert first.current_root.key_id == again.current_root.key_id
     assert first.state.next == again.state.next
+
+
+def test_no_two_deployments_are_of_one_id() -> None:
+    made = []
+    for _ in range(2):
+        files = MemoryFiles()
+        standby = Standby(Path("/s/standby.db"), Path("/k/standby.key"), files)
+        made.append(found(Keyring(Path("/s/pki.db"), files), standby, fqdn="a.example", now=START))
+    assert len({chain.deployment for chain in made}) == 2
