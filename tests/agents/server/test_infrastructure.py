@@ -241,6 +241,10 @@ async def test_a_zone_server_has_a_bounded_number_of_clients(
     assert [row.record.host for row in server.registry.rows()] == ["c0", "c1", "c2"]
     (line,) = [line for line in lines if line["event"] == "report.crowded"]
     assert (line["holder"], line["reason"]) == (zone.id.hex(), "more than 3 clients")
+    # What it says of those that it has is taken all the same.
+    gone = msgspec.structs.replace(rows[2], status="offline")
+    assert await relay(server, hub, Report(clients=[gone]), zone=zone.id) == Done()
+    assert [row.present for row in server.registry.rows()] == [True, True, False]
     # Another zone server has room of its own, and a client that moves there leaves room here.
     assert await relay(server, hub, Report(clients=rows[:1]), zone=another.id) == Done()
     assert await relay(server, hub, Report(clients=rows[3:]), zone=zone.id) == Done()
@@ -471,15 +475,16 @@ async def test_each_acknowledgement_of_a_report_is_verified(
     await server.registry.adopt([reported(client, zone) for client in (one, two, three)])
     good = [last_ack(server, one), last_ack(server, three)]
     forged = msgspec.structs.replace(last_ack(server, two), spki=Component().spki)
-    report = Report(acks=[good[0], forged, good[1]])
+    nonsense = msgspec.structs.replace(last_ack(server, two), spki=b"no key")
+    report = Report(acks=[good[0], forged, nonsense, good[1]])
     with logged() as lines:
         assert await relay(server, hub, report, zone=zone.id) == Done()
     kept = server.acknowledgements.of(server.authority.slot)
     assert set(kept) == {one.id, three.id}
     assert {ack.role for ack in kept.values()} == {"client"}
-    (line,) = [line for line in lines if line["event"] == "report.refused"]
-    assert line["spki"] == forged.spki.hex()
-    assert line["reason"]
+    said = [line for line in lines if line["event"] == "report.refused"]
+    assert [line["spki"] for line in said] == [forged.spki.hex(), nonsense.spki.hex()]
+    assert all(line["reason"] for line in said)
 
 
 @pytest.mark.req("B12")
