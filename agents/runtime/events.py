@@ -356,6 +356,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "A setting was changed and is in force.", "actor", "name", "value"
         ),
         "settings.told": Event("The server has told the settings in force.", "revision"),
+        "standby.incomplete": Event(
+            "Promised roots have no standby key: when the first of them is due, no root can be made.",
+            "count",
+            "fingerprint",
+            "remedy",
+        ),
         "standby.unreadable": Event(
             "The standby keys do not open: no new root can be made until they are restored.",
             "reason",

@@ -164,8 +164,20 @@ class Authority:
         self._keyring.keep_roots(roots)
         if standby is not None and standby.keys() != set(chain.state.next):
             self._standby.save({id: standby[id] for id in chain.state.next if id in standby})
+        if standby is not None:
+            self._say_missing([id for id in chain.state.next if id not in standby])
         if not self.can_sign:
             self._log.error("root.key_missing", fingerprint=current.hex())
+
+    def _say_missing(self, promised: Sequence[KeyId]) -> None:
+        """A root that was promised and has no key ends the succession when its turn comes."""
+        if promised:
+            self._log.error(
+                "standby.incomplete",
+                fingerprint=promised[0].hex(),
+                count=len(promised),
+                remedy="restore standby.db from its newest backup, which has the keys made since",
+            )
 
     def _standby_or_none(self) -> dict[KeyId, PrivateKey] | None:
         """The standby keys; without them the present root goes on working."""

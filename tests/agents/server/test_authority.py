@@ -367,12 +367,20 @@ async def test_standby_keys_of_an_older_backup_are_good_as_far_as_they_go(tmp_pa
     async with prepared(tmp_path, files=files, clock=clock):
         pass
     backup = files.content[path]
-    async with prepared(tmp_path, files=files, clock=clock) as server:
-        await make_root(server)
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            await make_root(server)
+    assert "standby.incomplete" not in [line["event"] for line in lines]
     files.content[path] = backup
+    with logged() as lines:
+        async with prepared(tmp_path, files=files, clock=clock) as server:
+            promised = server.authority.chain.state.next
+            # Not that of a root that is made.
+            assert list(server.standby.load()) == list(promised[:-1])
+    (line,) = [line for line in lines if line["event"] == "standby.incomplete"]
+    assert (line["count"], line["fingerprint"]) == (1, promised[-1].hex())
+    assert "newest backup" in str(line["remedy"])
     async with prepared(tmp_path, files=files, clock=clock) as server:
-        promised = server.authority.chain.state.next
-        assert list(server.standby.load()) == list(promised[:-1])  # not that of a root that is made
         await make_root(server)
         assert server.authority.chain.current_root.key_id == promised[0]
 
