@@ -357,7 +357,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "settings.told": Event("The server has told the settings in force.", "revision"),
         "standby.incomplete": Event(
-            "Promised roots have no standby key: when the first of them is due, no root can be made.",
+            "Promised roots have no standby key: when the first one is due, no root can be made.",
             "count",
             "fingerprint",
             "remedy",
