@@ -109,6 +109,11 @@ class Uplink:
                         raise
                 last = exc
                 continue
+            except UnavailableError:
+                # It was reached, and did not do what it was for: who breaks off as often as he is
+                # asked would keep us from the next one for ever.
+                self._turn += 1
+                raise
             if channel is not None:
                 return channel
         raise last or UnavailableError("no responder could be reached")

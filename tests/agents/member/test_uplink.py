@@ -15,7 +15,7 @@ from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
 from protocol.codes import CloseCode
-from protocol.messages import Enrol, LedgerGet, NonceGet
+from protocol.messages import Enrol, LedgerGet, Message, NonceGet, Refused
 from tests.agents.member.climber import Case, classes
 from tests.support.clock import FakeClock
 from tests.support.deployment import Deployment
@@ -250,6 +250,25 @@ class TestImpostor:
         async with responding(foreign, clock) as impostor, responding(site, clock) as responder:
             case = Case(site, clock, impostor.address, responder.address)
             await self.climb(case)
+            await case.connect()
+            assert MEMBER in classes(responder)
+
+    @pytest.mark.parametrize("way", ["refuses", "breaks off"])
+    async def test_that_shows_no_ledger_keeps_the_next_address_no_longer(
+        self, clock: FakeClock, way: str
+    ) -> None:
+        async def spite(channel: Channel, _message: Message) -> Message:
+            if way == "breaks off":
+                channel.abort()
+            return Refused(reason="busy", text="later")
+
+        site, foreign = Deployment(), Deployment()
+        async with responding(foreign, clock) as impostor, responding(site, clock) as responder:
+            impostor.answering = spite
+            case = Case(site, clock, impostor.address, responder.address)
+            with pytest.raises(UnavailableError):
+                await case.connect()
+            assert classes(impostor) == [DISCOVERY]
             await case.connect()
             assert MEMBER in classes(responder)
 
