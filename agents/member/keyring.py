@@ -97,6 +97,8 @@ class Keyring:
         self._random = random
         self._key_path = path.with_suffix(".key")
         self._unlock, content = self._open()
+        self._unsure = False
+        """Whether the disk may hold what was to be written last, and could not be."""
         self._hold(content)
 
     @property
@@ -158,7 +160,7 @@ class Keyring:
 
     def keep_roots(self, roots: dict[KeyId, PrivateKey]) -> None:
         """Hold these private roots and no other."""
-        if roots.keys() != self._content.roots.keys():
+        if self._unsure or roots.keys() != self._content.roots.keys():
             self._save(replace(self._content, roots=dict(roots)))
 
     def renew_identity(self) -> None:
@@ -209,7 +211,9 @@ class Keyring:
         return unlock, content
 
     def _save(self, content: _Content) -> None:
+        self._unsure = True
         self._write(self._unlock, content)
+        self._unsure = False
         self._hold(content)
 
     def _hold(self, content: _Content) -> None:

@@ -211,6 +211,21 @@ class TestCrash:
             assert seen(keyring) == before
 
     @pytest.mark.req("B3")
+    def test_a_root_that_could_not_be_kept_is_taken_from_the_disk(self) -> None:
+        files = MemoryFiles()
+        keyring = Keyring(PATH, files)
+        before = seen(keyring)
+        files.fail(1, Failure.AFTER)
+        with pytest.raises(StateError):
+            keyring.keep_roots({self.SITE.root_id(): self.SITE.newest_key})
+        assert reopened(files).root_ids == {self.SITE.root_id()}
+        keyring.keep_roots({})
+        assert seen(reopened(files)) == before
+        written = files.content[PATH]
+        keyring.keep_roots({})
+        assert files.content[PATH] is written
+
+    @pytest.mark.req("B3")
     def test_a_root_that_is_not_kept_is_on_no_disk(self) -> None:
         files = MemoryFiles()
         keyring = Keyring(PATH, files)
