@@ -26,7 +26,7 @@ from agents.member.trust import Trust
 from agents.member.uplink import Uplink
 from agents.runtime import logs
 from agents.runtime.address import HostPort
-from agents.runtime.backoff import Backoff
+from agents.runtime.backoff import Backoff, Pace
 from agents.runtime.channel import Channel
 from agents.runtime.clock import Clock
 from agents.runtime.dialer import dial
@@ -34,6 +34,7 @@ from agents.runtime.errors import UnavailableError
 from agents.runtime.files import DISK
 from agents.runtime.lifecycle import Stop
 from agents.runtime.tasks import Tasks, first_of, until_stopped
+from agents.runtime.trouble import Trouble
 from pki.certificates import Kind
 from pki.names import Role
 from protocol.access import LinkClass
@@ -177,7 +178,7 @@ class Hub:
 
     async def _keep_zone(self, address: HostPort) -> None:
         """Hold a link to one zone server until cancelled; a new one before the old one goes."""
-        backoff = Backoff(first=0.5, last=30.0)
+        backoff, pace, trouble = Backoff(first=0.5, last=30.0), Pace(), Trouble()
         held: Channel | None = None
         while True:
             await self.member.until_certified(Kind.HUB_TLS)
@@ -185,18 +186,22 @@ class Hub:
             try:
                 channel = await self._dial_zone(address)
             except UnavailableError as exc:
-                log.info("zone.unavailable", remote=str(address), reason=str(exc))
+                if trouble.is_news(exc):
+                    log.info("zone.unavailable", remote=str(address), reason=str(exc))
                 await self.clock.sleep(backoff.next(exc.retry_after))
                 continue
             if channel.link_class is LinkClass.MEMBER:
                 backoff.reset()
+                trouble.over()
             if held is not None:
                 self.tasks.spawn(held.retire(CloseCode.SUPERSEDED))
-            held = channel
+            held, began = channel, self.clock.monotonic()
             await self._until_stale(channel, state)
             if channel.link_class is not LinkClass.MEMBER:
                 # It has read the ledger, or got its certificate: what follows is another link.
                 await self.clock.sleep(0.1)
+            elif channel.is_closed:
+                await self.clock.sleep(pace.after(self.clock.monotonic() - began))
 
     async def _dial_zone(self, address: HostPort) -> Channel:
         channel = await dial(

@@ -13,7 +13,7 @@ from typing import TypeVar
 from agents.member.approach import Approach
 from agents.member.member import Member
 from agents.member.requesting import standing_of
-from agents.runtime.backoff import Backoff
+from agents.runtime.backoff import Backoff, Pace
 from agents.runtime.channel import Channel, Handler
 from agents.runtime.dialer import DialError, dial
 from agents.runtime.errors import UnavailableError
@@ -151,7 +151,7 @@ class Uplink:
 
     async def keep(self) -> None:
         """Hold a standing link until cancelled."""
-        backoff = Backoff()
+        backoff, pace = Backoff(), Pace()
         try:
             while True:
                 try:
@@ -168,7 +168,11 @@ class Uplink:
                     continue
                 backoff.reset()
                 self._trouble.over()
+                began = self._member.clock.monotonic()
                 await self._until_stale(channel, version)
+                if channel.is_closed:
+                    stood = self._member.clock.monotonic() - began
+                    await self._member.clock.sleep(pace.after(stood))
         finally:
             if self.link is not None:
                 self.link.close(CloseCode.GOING_AWAY)

@@ -3,17 +3,23 @@
 The bound doubles from `first` to `last`; the wait is drawn uniformly from [bound/2, bound], so
 that a thousand clients that lost the same server do not come back in the same second, and none
 comes back at once. A "retry after" of the peer is a lower bound: it knows its load.
+
+A link that ends was no failure, and is made again at once. One after the other that ends as soon as
+it stands is: a peer that is wrong about us, or takes every link for its last, and we would make
+links as fast as both can. `Pace` waits then.
 """
 
 import secrets
 from collections.abc import Callable
 
-__all__ = ["MAX_RETRY_AFTER", "Backoff"]
+__all__ = ["MAX_RETRY_AFTER", "STEADY", "Backoff", "Pace"]
 
 _RESOLUTION = 1 << 32
 
 MAX_RETRY_AFTER = 600.0
 """Seconds. Whoever answers at an address may be nobody we trust, and must not silence us."""
+STEADY = 5.0
+"""Seconds after which a link has stood."""
 
 
 def _uniform() -> float:
@@ -62,3 +68,25 @@ class Backoff:
     def reset(self) -> None:
         """Count a success: the next failure starts from the first bound."""
         self._failures = 0
+
+
+class Pace:
+    """The waits before a link is made in place of one that has ended. One a peer."""
+
+    __slots__ = ("_backoff", "_brief")
+
+    def __init__(self) -> None:
+        self._backoff = Backoff(first=0.5, last=5.0)
+        self._brief = 0
+
+    def after(self, stood: float) -> float:
+        """Return the seconds to wait after a link that has stood for `stood` seconds.
+
+        None after the first one that was brief: a change of trust or of a certificate ends links.
+        """
+        if stood >= STEADY:
+            self._brief = 0
+            self._backoff.reset()
+            return 0.0
+        self._brief += 1
+        return 0.0 if self._brief == 1 else self._backoff.next()

@@ -378,7 +378,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "reason",
         ),
         "zone.unavailable": Event(
-            "A zone server cannot be reached; it is tried again.", "reason", "remote"
+            "A zone server cannot be reached; tried again, and said again for another reason.",
+            "reason",
+            "remote",
         ),
     }
 )

@@ -10,6 +10,7 @@ import pytest
 from agents.hub.app import Hub
 from agents.hub.config import Config
 from agents.runtime.address import HostPort
+from agents.runtime.backoff import STEADY
 from agents.runtime.channel import Channel
 from agents.runtime.errors import UnavailableError
 from pki.certificates import Kind
@@ -103,6 +104,7 @@ async def test_one_that_is_not_there_is_dialled_again_later_and_later(tmp_path: 
     assert 0.5 <= pauses[1] <= 1
     assert all(15 <= pause <= 30 for pause in pauses[7:])
     said = [line for line in lines if line["event"] == "zone.unavailable"]
+    assert len(said) == 1
     assert (said[0]["remote"], said[0]["reason"]) == (str(ADDRESS), "nobody listens there")
 
 
@@ -150,6 +152,33 @@ async def test_a_member_link_that_is_lost_is_made_again_at_once(tmp_path: Path) 
         zone.links[0].lose()
         await settle()
         assert len(zone.links) == 2
+
+
+async def test_one_that_ends_each_member_link_is_not_dialled_in_a_loop(tmp_path: Path) -> None:
+    async with kept(tmp_path) as zone:
+        zone.links[0].lose()
+        await settle()
+        waits = []
+        for _ in range(8):
+            zone.links[-1].lose()
+            waits.append(await zone.pause())
+        assert 0.25 <= waits[0] <= 0.5
+        assert 2.5 <= waits[-1] <= 5.0
+        await zone.clock.advance_network(STEADY)
+        stood = len(zone.links)
+        zone.links[-1].lose()
+        await settle()
+        assert len(zone.links) == stood + 1
+
+
+async def test_why_it_is_not_there_is_said_again_when_it_has_been(tmp_path: Path) -> None:
+    with logged() as lines:
+        async with kept(tmp_path, gone()) as zone:
+            await zone.pause()
+            zone.refusals.append(gone())
+            zone.links[0].lose()
+            await zone.pause()
+    assert [line["event"] for line in lines].count("zone.unavailable") == 2
 
 
 @pytest.mark.req("B9")

@@ -79,6 +79,20 @@ class TestKeep:
             assert (await case.standing()).remote == responder.address
             await task.__aexit__(None, None, None)
 
+    async def test_whoever_ends_each_link_is_not_dialled_in_a_loop(self, clock: FakeClock) -> None:
+        site = Deployment()
+        async with responding(site, clock) as responder:
+            case = Case(site, clock, responder.address)
+            async with case.keeping():
+                (await case.standing()).close()
+                await until(lambda: classes(responder).count(LinkClass.MEMBER) == 2)
+                (await case.standing()).close()
+                await until(lambda: (clock.due_network or 60.0) <= 0.5)  # it waits
+                assert classes(responder).count(LinkClass.MEMBER) == 2
+                await clock.advance_network(0.5)
+                await until(lambda: classes(responder).count(LinkClass.MEMBER) == 3)
+                await case.standing()
+
     async def test_says_once_why_there_is_no_link(self, clock: FakeClock) -> None:
         site = Deployment()
         async with responding(site, clock) as gone:

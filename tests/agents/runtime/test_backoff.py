@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.runtime.backoff import MAX_RETRY_AFTER, Backoff
+from agents.runtime.backoff import MAX_RETRY_AFTER, STEADY, Backoff, Pace
 
 
 def test_the_bound_doubles_up_to_the_last() -> None:
@@ -57,3 +57,19 @@ def test_every_wait_is_within_its_bounds(first: float, factor: float, attempts: 
 def test_bounds_that_make_no_sense_are_refused(first: float, last: float) -> None:
     with pytest.raises(ValueError, match="must be above 0"):
         Backoff(first, last)
+
+
+def test_a_link_that_has_stood_is_made_again_at_once() -> None:
+    pace = Pace()
+    assert [pace.after(STEADY) for _ in range(5)] == [0.0] * 5
+
+
+def test_links_that_never_stand_are_made_more_and_more_slowly() -> None:
+    pace = Pace()
+    assert pace.after(0.1) == 0.0
+    assert 0.25 <= pace.after(STEADY - 0.1) <= 0.5
+    waits = [pace.after(0.1) for _ in range(10)]
+    assert all(2.5 <= wait <= 5.0 for wait in waits[4:])
+    pace.after(STEADY)
+    assert pace.after(0.1) == 0.0
+    assert 0.25 <= pace.after(0.1) <= 0.5
