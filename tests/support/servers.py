@@ -15,8 +15,18 @@ from pki.keys import KeyId
 from protocol.messages import Issued, Pending, Refused
 from tests.support.clock import FakeClock, settle
 from tests.support.components import Component, ask
+from tests.support.files import MemoryFiles
 
-__all__ = ["FQDN", "config_in", "enrolled", "opened", "prepared", "shown"]
+__all__ = [
+    "FQDN",
+    "config_in",
+    "enrolled",
+    "opened",
+    "prepared",
+    "restore_older_keys",
+    "shown",
+    "tls_key",
+]
 
 FQDN = "server.example"
 
@@ -34,10 +44,14 @@ def config_in(folder: Path) -> Config:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, *, clock: Clock | None = None, files: Files = DISK
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    files: Files = DISK,
+    config: Config | None = None,
 ) -> AsyncIterator[Server]:
     """A server as its start makes it, before `prepare`."""
-    config = config_in(folder)
+    config = config or config_in(folder)
     config.state.mkdir(mode=0o700, exist_ok=True)
     store = Store.open(folder / "server.db")
     try:
@@ -53,10 +67,14 @@ async def opened(
 
 @asynccontextmanager
 async def prepared(
-    folder: Path, *, clock: Clock | None = None, files: Files = DISK
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    files: Files = DISK,
+    config: Config | None = None,
 ) -> AsyncIterator[Server]:
     """A server that is ready to serve."""
-    async with opened(folder, clock=clock, files=files) as server:
+    async with opened(folder, clock=clock, files=files, config=config) as server:
         await server.prepare()
         yield server
 
@@ -80,3 +98,19 @@ async def enrolled(
         issuer=shown(server),
         host=host,
     )
+
+
+def tls_key(server: Server) -> KeyId:
+    held = server.keyring.credential(Kind.SERVER_TLS)
+    assert held is not None
+    return held.leaf.key_id
+
+
+async def restore_older_keys(folder: Path, files: MemoryFiles, clock: FakeClock) -> None:
+    """Make two roots and put back the keys from before them: with these, nobody can sign."""
+    path = config_in(folder).state / "pki.db"
+    backup = files.content[path]
+    async with prepared(folder, files=files, clock=clock) as server:
+        await server.new_root(bytes(32))
+        await server.new_root(bytes(32))
+    files.content[path] = backup
