@@ -66,6 +66,8 @@ class Peer:
         site.certify(self.member.keyring, KINDS[role])
         self.trace: Trace | None = None
         self.links: list[Channel] = []
+        self.certified = 0
+        """Certificates that the last acknowledgement names."""
         self._heard: Counter[str] = Counter()
         self._keys: set[bytes] = set()
 
@@ -94,6 +96,8 @@ class Peer:
 
     async def handle(self, _channel: Channel, message: Message) -> Message:
         self.mark(self._name(message))
+        if isinstance(message, Ack):
+            self.certified = len(message.credentials)
         match message:
             case NonceGet():
                 return Nonce(nonce=bytes(32))
@@ -261,7 +265,7 @@ class TestOrder:
             hub.trace = trace
             dialling = asyncio.ensure_future(keep(hub, address, site.port + 1))
             try:
-                await until(lambda: hub.heard("Enrol") >= 2 and hub.heard("Ack of 0 under 0") >= 2)
+                await until(lambda: hub.certified == 2)
                 await report_to(address, site.port, hub)
                 values = {next(iter(rotation.SETTINGS)): "77"}
                 await hub.tell(Settings(revision=1, values=values), "settings")
