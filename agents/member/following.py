@@ -169,20 +169,26 @@ class Following:
         return answer
 
     async def _pull_until_kept(self, channel: Channel, notice: HeadNotice) -> None:
-        if await self._pull(channel, notice):
-            self._pulling.discard(channel)
-        else:
+        again = False
+        try:
+            again = not await self._pull(channel, notice)
+        finally:
+            if not again:
+                self._pulling.discard(channel)
+        if again:
             # Policy time does not wait for what may take for ever.
             self._spawn(self._pull_again(channel, notice), hold=False)
 
     async def _pull_again(self, channel: Channel, notice: HeadNotice) -> None:
-        await self._clock.sleep(UNVERIFIED_INTERVAL)
-        while channel.is_open:
-            with self._clock.hold():
-                if await self._pull(channel, notice):
-                    break
+        try:
             await self._clock.sleep(UNVERIFIED_INTERVAL)
-        self._pulling.discard(channel)
+            while channel.is_open:
+                with self._clock.hold():
+                    if await self._pull(channel, notice):
+                        break
+                await self._clock.sleep(UNVERIFIED_INTERVAL)
+        finally:
+            self._pulling.discard(channel)
 
     async def _pull(self, channel: Channel, notice: HeadNotice) -> bool:
         """Catch up if that is possible; False if more is to be learnt, or was not kept."""

@@ -429,7 +429,6 @@ class TestNotice:
         await follower.clock.advance_network(UNVERIFIED_INTERVAL)
         assert follower.trust.last(site.slot) == site.chain.last
 
-    @pytest.mark.req("B3")
     @pytest.mark.parametrize("refused", [True, False], ids=["refused", "unanswered"])
     async def test_what_could_not_be_asked_for_is_asked_for_again(self, *, refused: bool) -> None:
         site = Deployment()
@@ -460,6 +459,24 @@ class TestNotice:
         assert [head for _, head in follower.passed_on] == [HeadNotice(head=site.head)]
         await follower.clock.advance_network(3600)
         assert len(link.asked) == 3
+
+    async def test_a_fault_of_ours_is_no_reason_never_to_ask_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = Deployment()
+        follower = Follower(site)
+        site.rotate()
+        link = FakeChannel(source(site))
+
+        async def broken(*_args: object) -> bool:
+            raise RuntimeError("a fault of ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(follower.following, "catch_up", broken)
+            await follower.hear(link, site.head)
+        follower.clock.move_network(UNVERIFIED_INTERVAL)
+        await follower.hear(link, site.head)
+        assert follower.trust.last(site.slot) == site.chain.last
 
     async def test_a_link_that_has_ended_is_asked_no_more(self) -> None:
         site = Deployment()
