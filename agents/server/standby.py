@@ -98,4 +98,4 @@ class Standby:
         self._files.write_atomic(self._path, keystore.seal(content, unlock, random=self._random))
 
     def _unlock(self) -> keystore.KeyFile:
-        return keystore.KeyFile(self._files.read_file(self._key_path))
+        return keystore.KeyFile(self._files.read_file(self._key_path, MAX_FILE))
