@@ -3,12 +3,10 @@
 import os
 from pathlib import Path
 
+from agents.runtime.address import MAX_SOCKET_PATH
 from agents.runtime.errors import AgentError, Exit
 
-__all__ = ["MAX_PATH", "SocketPathError", "check_path"]
-
-MAX_PATH = 107
-"""Bytes of a Unix socket's path (unix(7))."""
+__all__ = ["SocketPathError", "check_path"]
 
 
 class SocketPathError(AgentError):
@@ -29,8 +27,8 @@ def check_path(path: Path, what: str, option: str) -> None:
         SocketPathError: It is too long; the system has no number for that.
     """
     size = len(os.fsencode(path))
-    if size > MAX_PATH:
+    if size > MAX_SOCKET_PATH:
         raise SocketPathError(
             f"cannot connect to {what} {path}: its path has {size} bytes",
-            hint=f"at most {MAX_PATH} are possible: name a shorter one with {option}",
+            hint=f"at most {MAX_SOCKET_PATH} are possible: name a shorter one with {option}",
         )

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from agents.runtime.address import MAX_SOCKET_PATH
 from agents.runtime.errors import StateError, reason_of
 from agents.runtime.statefiles import CONTROL
 
@@ -35,7 +36,8 @@ async def serve_control(folder: Path, commands: Mapping[str, Command]) -> None:
         except OSError as exc:
             raise StateError(
                 f"cannot listen on {path}: {reason_of(exc)}",
-                hint="the path of a socket has 107 bytes at most: set a shorter state directory",
+                hint=f"the path of a socket has {MAX_SOCKET_PATH} bytes at most:"
+                " set a shorter state directory",
             ) from exc
         path.chmod(0o600)
         try:

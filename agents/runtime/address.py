@@ -1,12 +1,14 @@
-"""Addresses of the network, as an operator writes them."""
+"""Addresses of the network and of sockets, as an operator writes them."""
 
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["DEFAULT_PORT", "HostPort"]
+__all__ = ["DEFAULT_PORT", "MAX_SOCKET_PATH", "HostPort"]
 
 DEFAULT_PORT = 14172
 """The port of a server or zone server, where an address names none."""
+MAX_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path (unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)

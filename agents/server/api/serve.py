@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from agents.runtime.address import MAX_SOCKET_PATH
 from agents.runtime.errors import StateError, reason_of
 from agents.server.api.app import make_app
 from agents.server.api.operations import Operations
@@ -29,8 +30,6 @@ __all__ = ["listening"]
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 * 1024
 """Bytes of a request before its body."""
-MAX_PATH = 107
-"""Bytes of a Unix socket's path (unix(7))."""
 PATIENCE = 5.0
 """Seconds that answers under way have when the server stops."""
 
@@ -101,10 +100,10 @@ async def _drain(state: ServerState) -> None:
 
 def _bind(path: Path) -> socket.socket:
     """Make the socket, for us and root alone before anybody can connect."""
-    if len(os.fsencode(path)) > MAX_PATH:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise StateError(
             f"cannot make the API socket {path}: its path has {len(os.fsencode(path))} bytes",
-            hint=f"name one of at most {MAX_PATH} (socket = ...)",
+            hint=f"name one of at most {MAX_SOCKET_PATH} (socket = ...)",
         )
     own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from agents.runtime.address import MAX_SOCKET_PATH
 from agents.runtime.errors import StateError
-from agents.server.api.serve import MAX_PATH, listening
+from agents.server.api.serve import listening
 from tests.agents.cli.fake_server import NEWEST, FakeOperations
 from tests.agents.server.api.asking import ask
 
@@ -67,7 +68,7 @@ async def test_a_path_has_as_many_bytes_as_the_system_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surplus: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path("x" * (MAX_PATH + surplus))
+    path = Path("x" * (MAX_SOCKET_PATH + surplus))
     if not surplus:
         async with listening(FakeOperations(), path):
             return
